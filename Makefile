@@ -1,0 +1,44 @@
+# carpd: `make demo` shows it, `make test` proves it. Each installs what it lacks and says what it does.
+
+VENV   := .venv
+PYTHON := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+
+.PHONY: help demo test lint bench soak clean setup
+
+help:
+	@echo "make demo    two firewalls fail over before your eyes (under a minute)"
+	@echo "make test    lint and every test (needs root for the namespace tests)"
+	@echo "make lint    ruff, mypy --strict, import-linter"
+	@echo "make bench   failover side by side with ucarp and keepalived (long)"
+	@echo "make soak    ten minutes under load without a false take-over; long simulations"
+	@echo "make clean   remove what the targets above have made"
+
+setup: $(READY)
+	@./tools/setup check
+
+$(READY): pyproject.toml tools/setup
+	@./tools/setup install
+
+demo: setup
+	@$(VENV)/bin/carpctl demo
+
+test: lint
+	@./tools/setup packages test
+	@$(PYTHON) -m pytest -q
+
+lint: setup
+	$(VENV)/bin/ruff check src tests benchmarks
+	$(VENV)/bin/ruff format --check src tests benchmarks
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+bench: setup
+	@./tools/setup packages bench
+	@$(PYTHON) -m benchmarks.failover --out benchmarks/results
+
+soak: setup
+	@$(PYTHON) -m benchmarks.soak
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,28 @@
+"""How a new master tells the link where the addresses are: gratuitous ARP, unsolicited neighbour advertisements."""
+
+from __future__ import annotations
+
+from carpd.config.model import MacMode, VirtualHostConfig
+from carpd.effects import Announce
+from carpd.wire.arp import gratuitous_arp
+from carpd.wire.carp import virtual_mac
+from carpd.wire.ndp import NeighborAdvertisement
+
+REPEAT_AFTER = 2
+"""The announcement is repeated after this many further advertisements: the first one may have met a switch
+that was still learning, or the last frames of the old master. Ref: spec carp §12, step 6."""
+
+
+def answering_mac(config: VirtualHostConfig, interface_mac: bytes) -> bytes:
+    """The link-layer address that answers for the virtual addresses."""
+    return virtual_mac(config.vhid) if config.mac is MacMode.VIRTUAL else interface_mac
+
+
+def announcement(config: VirtualHostConfig, interface_mac: bytes, router: bool) -> Announce:
+    """One message for each address, in configured order. Ref: spec carp §12."""
+    mac = answering_mac(config, interface_mac)
+    return Announce(
+        config.name,
+        tuple(gratuitous_arp(mac, address) for address in config.addresses4),
+        tuple(NeighborAdvertisement(target=address, mac=mac, router=router) for address in config.addresses6),
+    )

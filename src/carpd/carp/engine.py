@@ -1,0 +1,316 @@
+"""The CARP engine: every virtual host of a node, driven by events, with time as an argument.
+
+    effects = engine.handle(now, event)      # perform them in order; answer those that can fail with events
+    timer.arm(engine.deadline)               # then hand in TimersDue; early is harmless
+
+The daemon, the simulator and replays drive this same class. Bytes from the network are counted and dropped, or
+obeyed; they never raise out of it. Ref: design §4, spec carp §6.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from errno import ENOBUFS, ENOMEM
+from typing import Any
+
+from carpd.carp.demotion import Demotion
+from carpd.carp.virtual_host import VirtualHost
+from carpd.config.model import VirtualHostConfig
+from carpd.effects import DemotionChanged, Effect, Reason
+from carpd.errors import DecodeError
+from carpd.events import (
+    AdvertisementSent,
+    CarpState,
+    Configure,
+    Event,
+    Family,
+    ForceState,
+    FrameReceived,
+    HostPrepared,
+    InterfaceChanged,
+    InterfaceGone,
+    SetDemotion,
+    Shutdown,
+    TakeFailed,
+    TimersDue,
+)
+from carpd.stats import CarpCounters
+from carpd.wire import carp
+from carpd.wire.frames import ReceivedPacket, decode_ip_frame
+
+CARP_VERSION = 2
+_GROUPS = (carp.GROUP4, carp.GROUP6)
+
+
+class CarpEngine:
+    """The virtual hosts of one node. An event about a host or a group that is not configured (any more) is ignored.
+
+    Interfaces are told first: one that was not is taken for missing, and demotes.
+    """
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, VirtualHost] = {}
+        self.groups: dict[str, Demotion] = {}
+        self.interfaces: dict[str, InterfaceChanged] = {}
+        self.interface_counters: dict[str, CarpCounters] = {}
+        self._by_vhid: dict[tuple[str, int], VirtualHost] = {}
+        self._timers: list[tuple[int, str]] = []
+        """A heap of (deadline, host); an entry that is not the host's deadline any more is passed over."""
+        self._armed: dict[str, int | None] = {}
+        self._stopped = False
+        self._handlers: dict[type, Callable[[int, Any], list[Effect]]] = {
+            Configure: self._configure,
+            InterfaceChanged: self._interface_changed,
+            InterfaceGone: self._interface_gone,
+            HostPrepared: self._host_prepared,
+            FrameReceived: self._frame_received,
+            TimersDue: self._timers_due,
+            AdvertisementSent: self._advertisement_sent,
+            TakeFailed: self._take_failed,
+            ForceState: self._force_state,
+            SetDemotion: self._set_demotion,
+            Shutdown: self._shutdown,
+        }
+
+    def handle(self, now: int, event: Event) -> list[Effect]:
+        """What follows from the event. `now` may lie a little before that of an earlier call (kernel timestamps)."""
+        return [] if self._stopped else self._handlers[type(event)](now, event)
+
+    @property
+    def deadline(self) -> int | None:
+        """When `TimersDue` is wanted next, or None."""
+        while self._timers and self._armed.get(self._timers[0][1]) != self._timers[0][0]:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    # Configuration
+
+    def _configure(self, now: int, event: Configure) -> list[Effect]:
+        effects: list[Effect] = []
+        wanted = {config.name: config for config in event.virtual_hosts}
+        for name, host in list(self.hosts.items()):
+            if name not in wanted or _is_another_host(host.config, wanted[name]):
+                effects += self._remove(now, host)
+        self.groups = {c.group: self.groups.get(c.group, Demotion()) for c in event.virtual_hosts}
+        for number, config in enumerate(event.virtual_hosts):
+            demotion = self.groups[config.group]
+            known = self.hosts.get(config.name)
+            if known is None:
+                self._add(VirtualHost(config, demotion, event.seed + number), now)
+            elif known.config != config:
+                effects += self._rearm(known, known.reconfigure(now, config, demotion))
+        for interface in sorted({config.interface for config in event.virtual_hosts}):
+            effects += self._demote_for_link(now, interface)
+        return effects
+
+    def _add(self, host: VirtualHost, now: int) -> None:
+        config = host.config
+        self.hosts[config.name] = host
+        self._by_vhid[config.interface, config.vhid] = host
+        self.interface_counters.setdefault(config.interface, CarpCounters())
+        interface = self.interfaces.get(config.interface)
+        if interface is not None:
+            host.interface_changed(now, interface)  # not prepared yet: nothing can follow
+
+    def _remove(self, now: int, host: VirtualHost) -> list[Effect]:
+        effects = host.halt(now, Reason.CONFIGURED, bow_out=True)
+        config = host.config
+        del self.hosts[config.name], self._by_vhid[config.interface, config.vhid]
+        self._armed.pop(config.name, None)
+        return effects + self._forget_failures(now, host)
+
+    # Interfaces
+
+    def _interface_changed(self, now: int, event: InterfaceChanged) -> list[Effect]:
+        if self.interfaces.get(event.interface) == event:
+            return []
+        self.interfaces[event.interface] = event
+        effects: list[Effect] = []
+        for host in self._on(event.interface):
+            effects += self._rearm(host, host.interface_changed(now, event))
+        return effects + self._demote_for_link(now, event.interface)
+
+    def _interface_gone(self, now: int, event: InterfaceGone) -> list[Effect]:
+        self.interfaces.pop(event.interface, None)
+        effects: list[Effect] = []
+        for host in self._on(event.interface):
+            effects += self._rearm(host, host.interface_gone(now))
+        return effects + self._demote_for_link(now, event.interface)
+
+    def _host_prepared(self, now: int, event: HostPrepared) -> list[Effect]:
+        host = self.hosts.get(event.host)
+        if host is None:
+            return []
+        host.prepared = True
+        return self._rearm(host, host.run(now))
+
+    def _demote_for_link(self, now: int, interface: str) -> list[Effect]:
+        """A link that is down demotes every group that has a virtual host on it, until after they are BACKUP again.
+
+        Ref: spec carp §11.2.
+        """
+        known = self.interfaces.get(interface)
+        down = known is None or not known.up
+        factors: dict[str, int] = {}
+        effects: list[Effect] = []
+        for host in self._on(interface):
+            group = host.config.group
+            factors[group] = max(factors.get(group, 0), host.config.ifdown_demotion_factor)
+            if host.state is CarpState.INIT:
+                effects += self._forget_failures(now, host)
+        for group, factor in factors.items():
+            effects += self._demote(now, group, f"link of {interface} is down", factor if down else 0)
+        return effects
+
+    def _forget_failures(self, now: int, host: VirtualHost) -> list[Effect]:
+        """What could not be sent or taken before INIT says nothing of what can be after it."""
+        group = host.config.group
+        send_reason, take_reason = _send_reason(host.config), _take_reason(host.config)
+        return self._demote(now, group, send_reason, 0) + self._demote(now, group, take_reason, 0)
+
+    # Packets: checks in BSD's order, one counter each. Ref: spec carp §6
+
+    def _frame_received(self, now: int, event: FrameReceived) -> list[Effect]:
+        counters = self.interface_counters.get(event.interface)
+        if counters is None:
+            return []
+        try:
+            packet = decode_ip_frame(event.frame)
+        except DecodeError:
+            counters.hdrops += 1
+            return []
+        if packet is None or packet.protocol != carp.PROTOCOL or not self._is_for_us(event.interface, packet):
+            return []
+        _count_received(counters, packet)
+        if packet.ttl != carp.TTL:
+            counters.badttl += 1
+        elif packet.fragment or (len(packet.payload) < carp.SIZE and not carp.is_vrrp(packet.payload)):
+            counters.badlen += 1
+        elif carp.is_vrrp(packet.payload):
+            counters.vrrp += 1
+        elif not carp.checksum_ok(packet.payload):
+            counters.badsum += 1
+        else:
+            return self._advertisement_received(now, event.interface, packet, counters)
+        return []
+
+    def _advertisement_received(
+        self, now: int, interface: str, packet: ReceivedPacket, counters: CarpCounters
+    ) -> list[Effect]:
+        message = carp.Advertisement.from_bytes(packet.payload)
+        host = self._by_vhid.get((interface, message.vhid))
+        if host is None:
+            counters.badvhid += 1
+            return []
+        _count_received(host.counters, packet)
+        if message.version != CARP_VERSION:
+            counters.badver += 1
+            host.counters.badver += 1
+            return []
+        refused = host.counters.badauth, host.counters.loops
+        effects = host.receive(now, Family(packet.family), packet.source, message)
+        counters.badauth += host.counters.badauth - refused[0]
+        counters.loops += host.counters.loops - refused[1]
+        return self._rearm(host, effects)
+
+    def _is_for_us(self, interface: str, packet: ReceivedPacket) -> bool:
+        """A packet socket also shows what a switch floods: a unicast advertisement to somebody else."""
+        if packet.destination in _GROUPS:
+            return True
+        known = self.interfaces.get(interface)
+        return known is not None and packet.destination in known.addresses
+
+    # Timers
+
+    def _timers_due(self, now: int, event: TimersDue) -> list[Effect]:
+        due = []
+        while self._timers and self._timers[0][0] <= now:
+            deadline, name = heapq.heappop(self._timers)
+            if self._armed.get(name) == deadline:
+                self._armed[name] = None
+                due.append(self.hosts[name])
+        effects: list[Effect] = []
+        for host in due:
+            if host.state is CarpState.MASTER:  # and has been for an interval, without a failure: they are ours
+                effects += self._demote(now, host.config.group, _take_reason(host.config), 0)
+            effects += self._rearm(host, host.handle_timers(now, event.heard_until))
+        return effects
+
+    def _rearm(self, host: VirtualHost, effects: list[Effect]) -> list[Effect]:
+        """Note when the host wants the clock next. Called after everything that is told to a host."""
+        name, deadline = host.config.name, host.deadline
+        if self._armed.get(name) != deadline:
+            self._armed[name] = deadline
+            if deadline is not None:
+                heapq.heappush(self._timers, (deadline, name))
+        return effects
+
+    # Outcomes and wishes
+
+    def _advertisement_sent(self, now: int, event: AdvertisementSent) -> list[Effect]:
+        host = self.hosts.get(event.host)
+        if host is None:  # its bow-out, after it was removed
+            return []
+        config = host.config
+        no_memory = event.errno in (ENOBUFS, ENOMEM)
+        demoted = host.advertisement_sent(event.family, event.errno, out_of_memory=no_memory)
+        amount = config.senderr_demotion_factor if demoted else 0
+        return self._demote(now, config.group, _send_reason(config), amount)
+
+    def _take_failed(self, now: int, event: TakeFailed) -> list[Effect]:
+        host = self.hosts.get(event.host)
+        if host is None:
+            return []
+        config = host.config
+        effects = self._rearm(host, host.take_failed(now))
+        return effects + self._demote(now, config.group, _take_reason(config), config.senderr_demotion_factor)
+
+    def _force_state(self, now: int, event: ForceState) -> list[Effect]:
+        host = self.hosts.get(event.host)
+        return [] if host is None else self._rearm(host, host.force(now, event.state))
+
+    def _set_demotion(self, now: int, event: SetDemotion) -> list[Effect]:
+        return self._demote(now, event.group, event.reason, event.amount)
+
+    def _demote(self, now: int, group: str, reason: str, amount: int) -> list[Effect]:
+        demotion = self.groups.get(group)
+        if demotion is None or demotion.reasons.get(reason, 0) == amount:
+            return []
+        old = demotion.total
+        demotion.set(reason, amount)
+        effects: list[Effect] = [DemotionChanged(group, old, demotion.total, reason)]
+        for host in self.hosts.values():
+            if host.config.group == group:
+                effects += self._rearm(host, host.demotion_changed(now))
+        return effects
+
+    def _shutdown(self, now: int, event: Shutdown) -> list[Effect]:
+        effects: list[Effect] = []
+        for host in self.hosts.values():
+            effects += self._rearm(host, host.halt(now, Reason.SHUTDOWN, bow_out=True))
+        self._stopped = True
+        return effects
+
+    def _on(self, interface: str) -> Iterator[VirtualHost]:
+        return (host for host in self.hosts.values() if host.config.interface == interface)
+
+
+def _is_another_host(old: VirtualHostConfig, new: VirtualHostConfig) -> bool:
+    """Whether the device and the gate of the old one don't serve for the new one."""
+    return (old.interface, old.vhid, old.mac) != (new.interface, new.vhid, new.mac)
+
+
+def _count_received(counters: CarpCounters, packet: ReceivedPacket) -> None:
+    if packet.family == Family.IPV4:
+        counters.ipackets += 1
+    else:
+        counters.ipackets6 += 1
+
+
+def _send_reason(config: VirtualHostConfig) -> str:
+    return f"{config.name}: advertisements can't be sent"
+
+
+def _take_reason(config: VirtualHostConfig) -> str:
+    return f"{config.name}: the addresses can't be taken"

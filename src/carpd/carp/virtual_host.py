@@ -1,0 +1,363 @@
+"""The CARP state machine of one virtual host: the only file in which a host becomes BACKUP or MASTER.
+
+A `VirtualHost` is told what happened, with the time beside it, and answers with effects. It knows no
+socket, clock, log or chance.
+
+              run conditions hold                 master-down timer, or a worse master is preempted
+        INIT --------------------> BACKUP -------------------------------------------------------> MASTER
+         ^                          |   ^                                                           |  |
+         |   a run condition fails  |   +------------------ a better master is heard ---------------+  |
+         +--------------------------+------------------------------------------------------------------+
+
+Ref: spec carp §7 to §12; OpenBSD sys/netinet/ip_carp.c, carp_proto_input_c and carp_setrun.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from carpd.carp.announce import REPEAT_AFTER, announcement
+from carpd.carp.counter import CounterSequence
+from carpd.carp.demotion import Demotion
+from carpd.carp.preference import Preference, demoted_advskew, demotion_counter, own_preference
+from carpd.config.model import Address, VirtualHostConfig
+from carpd.effects import (
+    Effect,
+    Reason,
+    ReleaseAddresses,
+    SendAdvertisement,
+    StateChanged,
+    SurrenderLease,
+    TakeAddresses,
+)
+from carpd.events import CarpState, Family, InterfaceChanged
+from carpd.stats import CarpCounters
+from carpd.units import SECOND, SKEW, interval_ns
+from carpd.wire.carp import BOW_OUT, Advertisement
+from carpd.wire.carp_auth import Authenticator
+
+SEND_ERROR_LIMIT = 3
+"""So many consecutive failures demote, and so many successes end it. Ref: spec carp §11.1."""
+
+_UNSPECIFIED_SOURCES = (bytes(4), bytes(16))
+
+
+class Heard(NamedTuple):
+    """The last valid advertisement of a peer that was heard, and when."""
+
+    source: bytes
+    message: Advertisement
+    time_ns: int
+
+
+@dataclass(slots=True)
+class _SendErrors:
+    """Consecutive failures and successes of sending. Ref: OpenBSD ip_carp.c, carp_send_ad."""
+
+    failures: int = 0
+    successes: int = 0
+
+    def count(self, failed: bool) -> bool:
+        """Count one outcome; return whether the host is to be demoted for them."""
+        if failed:
+            self.failures, self.successes = self.failures + 1, 0
+        elif self.failures < SEND_ERROR_LIMIT:
+            self.failures = 0
+        else:
+            self.successes += 1
+            if self.successes >= SEND_ERROR_LIMIT:
+                self.failures = 0
+        return self.failures >= SEND_ERROR_LIMIT
+
+
+class VirtualHost:
+    """Who answers for one vhid on one interface: this node, or another."""
+
+    def __init__(self, config: VirtualHostConfig, demotion: Demotion, seed: int) -> None:
+        self.state = CarpState.INIT
+        self.since = 0
+        self.reason: Reason | None = None
+        self.heard: Heard | None = None
+        self.counters = CarpCounters()
+        self.prepared = False
+        self.interface: InterfaceChanged | None = None
+        self._sequence = CounterSequence(seed)
+        self._send_errors = _SendErrors()
+        self._master_down: dict[Family, int] = {}
+        self._advertise_at = 0
+        self._announce_countdown = 0
+        self._answered_worse_master = False
+        self._configure(config, demotion)
+
+    def _configure(self, config: VirtualHostConfig, demotion: Demotion) -> None:
+        self.config = config
+        self.demotion = demotion
+        self.families = tuple(
+            family
+            for family, addresses in ((Family.IPV4, config.addresses4), (Family.IPV6, config.addresses6))
+            if addresses
+        )
+        self._authenticator = Authenticator(
+            config.key, config.vhid, config.addresses4, config.addresses6, send_link_local=config.digest_link_local
+        )
+
+    # What the outside reads
+
+    @property
+    def deadline(self) -> int | None:
+        """When `handle_timers` is wanted next, in nanoseconds. Early calls are harmless."""
+        if self.state is CarpState.MASTER:
+            return self._advertise_at
+        if self.state is CarpState.BACKUP:
+            return min(self._master_down.values())
+        return None
+
+    @property
+    def advskew(self) -> int:
+        """The advskew that is sent: with the demotion, where the mode says so."""
+        return demoted_advskew(self.config, self.demotion.total)
+
+    @property
+    def preference(self) -> Preference:
+        return own_preference(self.config, self.demotion.total)
+
+    @property
+    def _can_run(self) -> bool:
+        """Ref: spec carp §8, run conditions: a link, addresses, and here the device and the gate."""
+        return self.prepared and self.interface is not None and self.interface.up and bool(self.families)
+
+    # What can happen
+
+    def run(self, now: int, reason: Reason = Reason.READY) -> list[Effect]:
+        """The run conditions may hold from now on: INIT becomes BACKUP, with full timers."""
+        if self.state is CarpState.INIT and self._can_run:
+            return self._become_backup(now, reason)
+        return []
+
+    def halt(self, now: int, reason: Reason, *, bow_out: bool = False) -> list[Effect]:
+        """A run condition failed, or the host is to leave: anything becomes INIT."""
+        if self.state is CarpState.INIT:
+            return []
+        effects = self._step_down(bow_out)
+        return [*effects, self._enter(now, CarpState.INIT, reason)]
+
+    def reconfigure(self, now: int, config: VirtualHostConfig, demotion: Demotion) -> list[Effect]:
+        """New settings of the same virtual host. An address that stays is never given up.
+
+        Ref: spec carp §8 has the BSDs go through INIT; between two nodes of one
+        configuration nothing is gained by that.
+        """
+        old = self.config
+        self._configure(config, demotion)
+        if self.state is CarpState.INIT:
+            return self.run(now)
+        if not self._can_run:
+            return self.halt(now, Reason.CONFIGURED)
+        if self.state is CarpState.BACKUP:
+            self._arm_master_down(now)
+            return []
+        effects: list[Effect] = []
+        gone = _without(old.addresses, config.addresses)
+        added = _without(config.addresses, old.addresses)
+        if gone:
+            effects.append(ReleaseAddresses(config.name, gone))
+        if added:
+            effects.append(TakeAddresses(config.name, added))
+        return [*effects, *self._advertise(now), *self._announce()]
+
+    def receive(self, now: int, family: Family, source: bytes, message: Advertisement) -> list[Effect]:
+        """An advertisement for our vhid, whole and with a right checksum; authenticity is checked here."""
+        if not self._authenticator.verify(message.counter, message.digest):
+            self.counters.badauth += 1
+            return []
+        if self._is_loop(source, message):
+            self.counters.loops += 1
+            return []
+        self._sequence.heard(message.counter)
+        if self.state is CarpState.INIT:
+            return []
+        self.heard = Heard(source, message, now)
+        own, ad = self.preference, Preference.heard(message, self.config.demotion)
+        if self.state is CarpState.MASTER:
+            return self._receive_as_master(now, own, ad)
+        return self._receive_as_backup(now, family, own, ad)
+
+    def handle_timers(self, now: int, heard_until: int) -> list[Effect]:
+        """Do what is due: advertise by the clock, take over by what has been heard until then."""
+        if self.state is CarpState.MASTER and now >= self._advertise_at:
+            return self._advertise_by_timer(now)
+        if self.state is CarpState.BACKUP and heard_until >= min(self._master_down.values()):
+            return self._become_master(now, Reason.MASTER_DOWN)
+        return []
+
+    def interface_changed(self, now: int, interface: InterfaceChanged) -> list[Effect]:
+        """The link, its address or its own addresses changed."""
+        old, self.interface = self.interface, interface
+        if not interface.up:
+            return self.halt(now, Reason.LINK_DOWN)
+        if self.state is CarpState.MASTER and old is not None and old.mac != interface.mac:
+            return self._announce()
+        return self.run(now)
+
+    def interface_gone(self, now: int) -> list[Effect]:
+        """The interface was removed, and the device on it too."""
+        self.interface, self.prepared = None, False
+        return self.halt(now, Reason.INTERFACE_GONE)
+
+    def demotion_changed(self, now: int) -> list[Effect]:
+        """Tell the peers at once: who is better placed takes over without waiting for our timer."""
+        return self._advertise(now) if self.state is CarpState.MASTER else []
+
+    def advertisement_sent(self, family: Family, errno: int, *, out_of_memory: bool) -> bool:
+        """Count the outcome of a send; return whether send errors demote this host."""
+        if family is Family.IPV4:
+            self.counters.opackets += 1
+        else:
+            self.counters.opackets6 += 1
+        if errno:
+            self.counters.oerrors += 1
+            self.counters.onomem += out_of_memory
+        return self._send_errors.count(bool(errno))
+
+    def take_failed(self, now: int) -> list[Effect]:
+        """We are master of addresses that we do not have: leave it to somebody else, for one master-down time."""
+        if self.state is not CarpState.MASTER:
+            return []
+        return [*self._step_down(bow_out=True), *self._become_backup(now, Reason.TAKE_FAILED)]
+
+    def force(self, now: int, state: CarpState) -> list[Effect]:
+        """The operator's wish. In INIT, and in that state already, nothing happens. Ref: spec carp §15.4.
+
+        Unlike the BSDs a master that is sent to BACKUP bows out: a planned move shall not cost a master-down time.
+        """
+        if self.state is CarpState.BACKUP and state is CarpState.MASTER:
+            return self._become_master(now, Reason.USER)
+        if self.state is CarpState.MASTER and state is CarpState.BACKUP:
+            return [*self._step_down(bow_out=True), *self._become_backup(now, Reason.USER)]
+        return []
+
+    # The rules. Ref: spec carp §7
+
+    def _receive_as_master(self, now: int, own: Preference, ad: Preference) -> list[Effect]:
+        if ad <= own:  # a tie too: whoever hears the other first yields
+            reason = Reason.LESS_DEMOTED if ad.demotion < own.demotion else Reason.BETTER_MASTER
+            return [*self._step_down(bow_out=False), *self._become_backup(now, reason)]
+        if self._answered_worse_master:
+            return []
+        # A second master, worse than we are: after a partition, say. Our answer makes it step down now and moves the
+        # switch's entry back; once an interval, so that nobody can make us send more than twice our rate.
+        self._answered_worse_master = True
+        self._announce_countdown = REPEAT_AFTER
+        return [*self._advertise(now), *self._announce()]
+
+    def _receive_as_backup(self, now: int, family: Family, own: Preference, ad: Preference) -> list[Effect]:
+        if ad.demotion > own.demotion:
+            return self._become_master(now, Reason.DEMOTED_MASTER)
+        if self.config.preempt and own < ad:
+            return self._become_master(now, Reason.PREEMPT)
+        if self.config.advbase and 3 * self.config.advbase * SECOND + self.advskew * SKEW < ad.interval_ns:
+            return self._become_master(now, Reason.WILL_TIME_OUT)
+        if family in self._master_down:
+            # never earlier: an old frame may be read late
+            self._master_down[family] = max(self._master_down[family], now + self.config.master_down_ns)
+        return []
+
+    def _is_loop(self, source: bytes, message: Advertisement) -> bool:
+        """Our own advertisement, sent back by the network. A tie with ourselves would make us step down.
+
+        The counter alone does not prove it: two masters that hear each other send the same one (spec carp §5).
+        """
+        ours = self.interface.addresses if self.interface else ()
+        return (source in ours or source in _UNSPECIFIED_SOURCES) and self._sequence.is_ours(message.counter)
+
+    # The transitions
+
+    def _become_master(self, now: int, reason: Reason) -> list[Effect]:
+        """Ref: spec carp §12. The addresses first: the gate keeps them silent until the advertisement has left."""
+        changed = self._enter(now, CarpState.MASTER, reason)
+        self.counters.preempt += 1
+        self.heard = None
+        self._master_down.clear()
+        self._announce_countdown = REPEAT_AFTER
+        self._answered_worse_master = False
+        return [
+            TakeAddresses(self.config.name, self.config.addresses),
+            *self._advertise(now),
+            *self._announce(),
+            changed,
+        ]
+
+    def _become_backup(self, now: int, reason: Reason) -> list[Effect]:
+        self._arm_master_down(now)
+        return [self._enter(now, CarpState.BACKUP, reason)]
+
+    def _step_down(self, bow_out: bool) -> list[Effect]:
+        """Give up what a master has; nothing if we are none."""
+        if self.state is not CarpState.MASTER:
+            return []
+        return [
+            *(self._messages(BOW_OUT, BOW_OUT) if bow_out else ()),
+            SurrenderLease(self.config.name),
+            ReleaseAddresses(self.config.name, self.config.addresses),
+        ]
+
+    def _enter(self, now: int, new: CarpState, reason: Reason) -> StateChanged:
+        old, self.state = self.state, new
+        self.since, self.reason = now, reason
+        if new is CarpState.INIT:
+            self.heard, self._send_errors = None, _SendErrors()
+        return StateChanged(self.config.name, old, new, reason)
+
+    # What a master and a backup do
+
+    def _arm_master_down(self, now: int) -> None:
+        """One timer a family; whichever expires first makes us master. Ref: spec carp §9."""
+        deadline = now + self.config.master_down_ns
+        self._master_down = dict.fromkeys(self.families, deadline)
+
+    def _advertise_by_timer(self, now: int) -> list[Effect]:
+        due = self._advertise_at
+        self._answered_worse_master = False
+        effects: list[Effect] = self._advertise(now)
+        if due + self._interval_ns > now:  # keep the beat: lateness must not add up
+            self._advertise_at = due + self._interval_ns
+        if self._announce_countdown:
+            self._announce_countdown -= 1
+            if not self._announce_countdown:
+                effects += self._announce()
+        return effects
+
+    def _advertise(self, now: int) -> list[Effect]:
+        self._advertise_at = now + self._interval_ns
+        return [*self._messages(self.config.advbase, self.advskew)]
+
+    @property
+    def _interval_ns(self) -> int:
+        """Between two advertisements; 1/256 s at the least. Ref: spec carp §9."""
+        return max(interval_ns(self.config.advbase, self.advskew), SKEW)
+
+    def _messages(self, advbase: int, advskew: int) -> list[SendAdvertisement]:
+        """One advertisement for each family that has addresses, IPv4 first, each with a counter of its own."""
+        unsigned = Advertisement(
+            vhid=self.config.vhid,
+            advbase=advbase,
+            advskew=advskew,
+            demotion=demotion_counter(self.config, self.demotion.total),
+        )
+        effects = []
+        for family in self.families:
+            counter = self._sequence.next()
+            message = replace(unsigned, counter=counter, digest=self._authenticator.sign(counter))
+            effects.append(SendAdvertisement(self.config.name, family, message))
+        return effects
+
+    def _announce(self) -> list[Effect]:
+        assert self.interface is not None, "a master has an interface"
+        return [announcement(self.config, self.interface.mac, self.interface.router)]
+
+
+def _without(addresses: tuple[Address, ...], others: tuple[Address, ...]) -> tuple[Address, ...]:
+    """The addresses that are not among the others, whatever the prefix lengths."""
+    known = {a.ip for a in others}
+    return tuple(a for a in addresses if a.ip not in known)

@@ -1,0 +1,38 @@
+"""carpd, the daemon: runs in the foreground until SIGTERM; `--check` reads a configuration and says what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from carpd import __version__
+from carpd.config.model import DEFAULT_SOCKET, DEFAULT_STATE_DIR
+
+DEFAULT_CONFIG = Path("/etc/carpd/carpd.toml")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status: 0 after SIGTERM, 1 for a failure the log names, 2 for wrong usage, 3 for a wrong configuration."""
+    parser = argparse.ArgumentParser(prog="carpd", description="CARP for Linux: hosts share addresses and fail over.")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--check", type=Path, metavar="FILE", help="say what is wrong with a configuration, and end")
+    parser.add_argument("--node", help="which [node.NAME] we are (default: the host name)")
+    parser.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, help="for carpctl (default: %(default)s)")
+    parser.add_argument(
+        "--state-dir", type=Path, default=DEFAULT_STATE_DIR, metavar="DIR", help="must survive us (default: %(default)s)"
+    )
+    parser.add_argument("--version", action="version", version=f"carpd {__version__}")
+    args = parser.parse_args(argv)
+    if args.check is not None:
+        from carpd.cli.check import check
+
+        return check(args.check, args.node, None, sys.stdout)
+    from carpd.runtime.supervisor import run
+
+    return run(args.config, args.node, args.socket, args.state_dir)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""What an operator can set, checked and complete: the daemon, the engine and the simulator read this and nothing else.
+
+`config.parse` makes it from a file and is where ranges are checked; here are the meanings, units and defaults.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from pathlib import Path
+
+from carpd.units import SECOND, SKEW, interval_ns
+
+DEVICE_PREFIX = "carp-"
+"""A virtual host called NAME has the network device carp-NAME (mac = "virtual")."""
+
+NAME_LIMIT = 15 - len(DEVICE_PREFIX)
+"""Linux interface names have at most 15 characters (IFNAMSIZ less the terminating zero)."""
+
+DEFAULT_SOCKET = Path("/run/carpd/carpd.sock")
+DEFAULT_STATE_DIR = Path("/run/carpd")
+
+
+Address = IPv4Interface | IPv6Interface
+"""A virtual address with the prefix length of its network."""
+
+
+class MacMode(enum.Enum):
+    """Which link-layer address answers for the virtual addresses."""
+
+    VIRTUAL = "virtual"
+    """00:00:5e:00:01:vhid, on a macvlan of its own, as the BSDs have it."""
+    REAL = "real"
+    """The interface's own, moved by gratuitous ARP alone, as ucarp has it."""
+
+
+class DemotionMode(enum.Enum):
+    """How the peers are told of a demotion."""
+
+    COUNTER = "counter"
+    """In byte 4 of the advertisement, compared before the interval (OpenBSD)."""
+    ADVSKEW = "advskew"
+    """Added to advskew, 240 at most (FreeBSD, NetBSD, ucarp)."""
+    BOTH = "both"
+    """Both ways: for groups of OpenBSD and other hosts."""
+
+    @property
+    def in_counter(self) -> bool:
+        return self is not DemotionMode.ADVSKEW
+
+    @property
+    def in_advskew(self) -> bool:
+        return self is not DemotionMode.COUNTER
+
+
+class MasterDownRule(enum.Enum):
+    """How long a backup waits for an advertisement. Ref: spec carp §9."""
+
+    CLASSIC = "classic"
+    """3·advbase + advskew/256 (FreeBSD, NetBSD, ucarp, OpenBSD until 2015); with advbase 0: 3·advskew/256."""
+    OPENBSD = "openbsd"
+    """3·(advbase + advskew/256)."""
+
+    def master_down_ns(self, advbase: int, advskew: int) -> int:
+        if self is MasterDownRule.OPENBSD or advbase == 0:
+            return max(3 * interval_ns(advbase, advskew), 3 * SKEW)
+        return 3 * advbase * SECOND + advskew * SKEW
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualHostConfig:
+    """One vhid on one interface, and the addresses that its master answers for."""
+
+    name: str
+    interface: str
+    vhid: int
+    addresses: tuple[Address, ...]
+    key: bytes
+    """The password: 0 to 19 bytes. Empty means that anybody on the link can take the addresses."""
+    advbase: int = 1
+    advskew: int = 0
+    preempt: bool = False
+    group: str = "carp"
+    """The redundancy group: virtual hosts of one group share their demotion. As on the BSDs all are in one unless told."""
+    mac: MacMode = MacMode.VIRTUAL
+    peers: tuple[IPv4Address | IPv6Address, ...] = ()
+    """Hosts that are sent each advertisement by unicast."""
+    multicast: bool = True
+    """Whether 224.0.0.18 and ff02::12 are sent to: alone, or beside the peers."""
+    demotion: DemotionMode = DemotionMode.COUNTER
+    master_down: MasterDownRule = MasterDownRule.CLASSIC
+    ifdown_demotion_factor: int = 1
+    """What a lost link adds to the group's demotion; the parser makes it 240 where advskew carries it."""
+    senderr_demotion_factor: int = 1
+    """What failing to send (or to take the addresses) adds; 240 likewise."""
+    digest_link_local: bool = False
+    """Send the digest with link-local addresses, for FreeBSD and NetBSD peers that have one on the vhid (spec carp §3)."""
+
+    def __repr__(self) -> str:  # the key stays out of logs and tracebacks
+        return f"VirtualHostConfig({self.name}: vhid {self.vhid} on {self.interface})"
+
+    @property
+    def addresses4(self) -> tuple[bytes, ...]:
+        """The IPv4 addresses, packed, in configured order."""
+        return tuple(a.ip.packed for a in self.addresses if a.version == 4)
+
+    @property
+    def addresses6(self) -> tuple[bytes, ...]:
+        """The IPv6 addresses, packed, in configured order."""
+        return tuple(a.ip.packed for a in self.addresses if a.version == 6)
+
+    @property
+    def master_down_ns(self) -> int:
+        """How long this host, as a backup, waits for an advertisement, in nanoseconds."""
+        return self.master_down.master_down_ns(self.advbase, self.advskew)
+
+    @property
+    def lease_ns(self) -> int:
+        """How long one advertisement of ours lets us answer: the master-down time of the fastest possible peer.
+
+        A peer with the same advbase waits 3·advbase or longer; with advbase 0 the configuration says that
+        all nodes of a pair have about one advskew, so ours is taken. Ref: design §6.1; architecture.md, "Lease".
+        """
+        if self.advbase:
+            return 3 * self.advbase * SECOND
+        return max(3 * self.advskew, 3) * SKEW
+
+    @property
+    def device(self) -> str:
+        """The device that holds the addresses while we are master."""
+        return DEVICE_PREFIX + self.name if self.mac is MacMode.VIRTUAL else self.interface
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole configuration file as one node reads it."""
+
+    node: str
+    virtual_hosts: tuple[VirtualHostConfig, ...]

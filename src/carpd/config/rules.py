@@ -1,0 +1,199 @@
+"""What values must not be together: in one virtual host, between those of a node, and between nodes.
+
+A rule says nothing about a value that was refused by itself: one mistake is one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from carpd.config.keys import KEYS
+from carpd.config.problems import KeyPath, Problems, Severity, dotted
+from carpd.config.settings import HostSettings
+
+OwnAddresses = Mapping[str, Collection[IPv4Address | IPv6Address]]
+"""The addresses of this host by interface, without zones and without those that carpd has put there."""
+
+HostsByNode = Mapping[str, Sequence[HostSettings]]
+"""The virtual hosts as each node would use them, by the node's name as it is to be printed."""
+
+BOW_OUT_ADVBASE = 86
+"""From here on three intervals are longer than the 255/255 of a bow-out, and a backup ignores it. Ref: spec carp §11.3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Something that a virtual host must not be."""
+
+    severity: Severity
+    keys: tuple[str, ...]
+    """What it looks at. It is reported at the first of them that is set."""
+    broken: Callable[[HostSettings], bool]
+    message: str
+
+
+RULES = (
+    Rule(
+        Severity.ERROR,
+        ("addresses",),
+        lambda host: not host["addresses"],
+        "a virtual host has at least one address",
+    ),
+    Rule(
+        Severity.ERROR,
+        ("advskew", "advbase"),
+        lambda host: host["advbase"] == 0 and host["advskew"] == 0,
+        "with advbase 0 and advskew 0 there is no time between advertisements: set advskew to 1 or more",
+    ),
+    Rule(
+        Severity.ERROR,
+        ("demotion", "advbase"),
+        lambda host: host["advbase"] == 0 and host["demotion"].in_advskew,
+        "with advbase 0 a demoted node would advertise (every 240/256 s) more rarely than its peers wait "
+        '(3 advskew/256 s): use demotion = "counter", or advbase 1 or more',
+    ),
+    Rule(
+        Severity.ERROR,
+        ("multicast", "peers"),
+        lambda host: not host["multicast"] and not host["peers"],
+        "nobody would hear an advertisement: list the other nodes in peers, or leave multicast on",
+    ),
+    Rule(
+        Severity.ERROR,
+        ("peers", "multicast", "addresses"),
+        lambda host: (
+            not host["multicast"] and host["peers"] and bool(_families(host["addresses"]) - _families(host["peers"]))
+        ),
+        "without multicast each family of the addresses needs a peer: a backup that misses one family becomes master",
+    ),
+    Rule(
+        Severity.ERROR,
+        ("peers", "addresses"),
+        lambda host: bool(_families(host["peers"]) - _families(host["addresses"])),
+        "a peer is of a family of which the virtual host has no address: nothing would be sent to it",
+    ),
+    Rule(
+        Severity.ERROR,
+        ("peers",),
+        lambda host: len(set(host["peers"])) < len(host["peers"]),
+        "a peer is listed twice: name each once",
+    ),
+    Rule(
+        Severity.ERROR,
+        ("peers", "addresses"),
+        lambda host: not {address.ip for address in host["addresses"]}.isdisjoint(host["peers"]),
+        "a peer is one of the shared addresses: list addresses that the nodes have of their own",
+    ),
+    Rule(
+        Severity.ERROR,
+        ("password", "password_file"),
+        lambda host: host["password"] is not None and host["password_file"] is not None,
+        "there is also a password_file: keep one of the two",
+    ),
+    Rule(
+        Severity.WARNING,
+        ("password", "password_file"),
+        lambda host: host["password"] is None and host["password_file"] is None,
+        "no password: anybody on the link can take the addresses; name a file in password_file",
+    ),
+    Rule(
+        Severity.WARNING,
+        ("advbase",),
+        lambda host: host["advbase"] >= BOW_OUT_ADVBASE,
+        f"with {BOW_OUT_ADVBASE} or more the others don't believe a master that leaves, and wait until it times out",
+    ),
+    Rule(
+        Severity.WARNING,
+        ("addresses", "digest_link_local"),
+        lambda host: host.get("digest_link_local") is None and any(map(_link_local6, host["addresses"])),
+        "has a link-local address: FreeBSD and NetBSD peers want digest_link_local = true, others false; set it",
+    ),
+)
+
+
+def check_host(host: HostSettings, problems: Problems) -> None:
+    """The rules within one virtual host."""
+    for rule in RULES:
+        if host.usable(*rule.keys) and rule.broken(host):
+            path, value = host.place(*rule.keys)
+            problems.add(rule.severity, path, rule.message, value)
+
+
+def check_required(hosts_by_node: HostsByNode, problems: Problems) -> None:
+    """Every node has the keys that have no default. Nodes are named where others do have the key."""
+    lacking: dict[KeyPath, list[str]] = {}
+    for node, hosts in hosts_by_node.items():
+        for host in hosts:
+            for key in KEYS.values():
+                if key.required and host.get(key.name) is None:
+                    lacking.setdefault((*host.path, key.name), []).append(node)
+    for path, nodes in lacking.items():
+        where = "" if len(nodes) == len(hosts_by_node) else f" on {_listed(nodes)}"
+        problems.error(path, f"is missing{where}: it is {KEYS[path[-1]].meaning}")
+
+
+def check_vhids(hosts: Iterable[HostSettings], problems: Problems) -> None:
+    """On one interface each virtual host has its own vhid, and with it its own link-layer address."""
+    seen: dict[tuple[str, int], HostSettings] = {}
+    for host in hosts:
+        if host.usable("interface", "vhid"):
+            first = seen.setdefault((host["interface"], host["vhid"]), host)
+            if first is not host:
+                message = f"{dotted(first.path)} has vhid {host['vhid']} on {host['interface']} too: give each its own"
+                path, value = host.place("vhid", "interface")
+                problems.error(path, message, value)
+
+
+def check_addresses(hosts: Iterable[HostSettings], problems: Problems) -> None:
+    """A node has each address once. Link-local ones are told apart by their interface."""
+    seen: dict[tuple[str, IPv4Address | IPv6Address], HostSettings] = {}
+    for host in hosts:
+        for address in host["addresses"] or ():
+            scope = host["interface"] if address.is_link_local else ""
+            first = seen.get((scope, address.ip))
+            seen[scope, address.ip] = host
+            if first is not None:
+                where = "" if first is host else f" in {dotted(first.path)}"
+                path, _ = host.place("addresses")
+                problems.error(path, f"is already listed{where}: an address is in one virtual host, once", str(address))
+
+
+def check_own_addresses(hosts: Iterable[HostSettings], own: OwnAddresses, problems: Problems) -> None:
+    """A shared address belongs to no host: when another is master it would have two owners."""
+    for host in hosts:
+        for address in host["addresses"] or ():
+            for interface, addresses in own.items():
+                if address.ip in addresses and (not address.is_link_local or interface == host["interface"]):
+                    path, _ = host.place("addresses")
+                    message = f"is this host's own address, on {interface}: share one that belongs to no host"
+                    problems.error(path, message, str(address))
+
+
+def check_preference(hosts_by_node: HostsByNode, problems: Problems) -> None:
+    """Nodes of one virtual host differ in advskew: else chance decides who of them is master. Ref: spec carp §19.5."""
+    alike: dict[tuple[str, int, int], list[tuple[str, HostSettings]]] = {}
+    for node, hosts in hosts_by_node.items():
+        for host in hosts:
+            if host.usable("advbase", "advskew"):
+                alike.setdefault((host.name, host["advbase"], host["advskew"]), []).append((node, host))
+    for (_, _, advskew), group in alike.items():
+        if len(group) > 1:
+            _, last = group[-1]
+            path, value = last.place("advskew", "advbase")
+            nodes = _listed([node for node, _ in group])
+            message = f"{nodes} have one advskew, {advskew}: give each its own, the preferred one the smallest"
+            problems.add(Severity.WARNING, path, message, value)
+
+
+def _families(addresses: Iterable[IPv4Address | IPv6Address]) -> set[int]:
+    return {address.version for address in addresses}
+
+
+def _link_local6(address: IPv4Address | IPv6Address) -> bool:
+    return address.version == 6 and address.is_link_local
+
+
+def _listed(nodes: Sequence[str]) -> str:
+    return " and ".join([", ".join(nodes[:-1]), nodes[-1]] if len(nodes) > 1 else nodes)

@@ -1,0 +1,155 @@
+"""A netlink socket that asks the kernel and reads its answers. Set-up and hot path use the same one.
+
+The kernel does what a request says within the send, so the answer waits when the send returns: nothing here
+waits long, and a time limit makes sure of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+from carpd.errors import SystemCallError
+from carpd.wire import netlink
+from carpd.wire.netlink import Acknowledgement, Message
+
+_SOL_NETLINK = 270
+_ADD_MEMBERSHIP, _CAP_ACK, _EXT_ACK = 1, 10, 11
+_RECEIVE_SIZE = 64 * 1024  # the kernel fills dumps into as much as the reader offers, 32 KiB at most
+_TIME_LIMIT = struct.pack("@ll", 1, 0)  # struct timeval: 1 s
+_DUMP_ATTEMPTS = 10
+REQUESTS_AT_ONCE = 128
+"""So many refusals, 1.3 KiB of receive buffer each, fit into the default one of 208 KiB."""
+
+
+class Refusal(NamedTuple):
+    """What the kernel would not do: the position of the request among those sent, errno and reason."""
+
+    position: int
+    errno: int
+    reason: str
+
+
+class NetlinkSocket:
+    """One netlink socket, and its sequence numbers. Use as a context manager, or close it."""
+
+    def __init__(self, protocol: int) -> None:
+        """Raise SystemCallError if the kernel has no such protocol."""
+        self._socket = _open(protocol)
+        self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
+        self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIME_LIMIT)
+        self._sequence = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def perform(self, requests: Sequence[Message]) -> list[Refusal]:
+        """Do all of these, in one send each REQUESTS_AT_ONCE, and return those that were refused.
+
+        A refused one does not stop the next. Raise SystemCallError if the kernel does not answer.
+        """
+        refused = []
+        for start in range(0, len(requests), REQUESTS_AT_ONCE):
+            refused += self._perform(requests[start : start + REQUESTS_AT_ONCE], start)
+        return refused
+
+    def _perform(self, requests: Sequence[Message], start: int) -> list[Refusal]:
+        first = self._sequence + 1
+        numbered = [request._replace(sequence=first + i) for i, request in enumerate(requests)]
+        # Refusals are always told; success of the last one says that the kernel is through.
+        numbered[-1] = numbered[-1]._replace(flags=numbered[-1].flags | netlink.ACK)
+        self._sequence += len(numbered)
+        answers = self.exchange(b"".join(request.to_bytes() for request in numbered), first, self._sequence)
+        acknowledgements = ((a.sequence, Acknowledgement.from_message(a)) for a in answers if a.kind == netlink.ERROR)
+        return [Refusal(start + n - first, ack.errno, ack.reason) for n, ack in acknowledgements if ack.errno]
+
+    def do(self, tried: str, *requests: Message) -> None:
+        """Do all of these, or raise SystemCallError for the first refused one: `tried` says what they are for."""
+        for refusal in self.perform(requests):
+            raise SystemCallError(tried, refusal.errno, refusal.reason or os.strerror(refusal.errno))
+
+    def ask(self, tried: str, request: Message) -> list[Message]:
+        """The answers to a question, a dump or a single one. Raise SystemCallError."""
+        for _ in range(_DUMP_ATTEMPTS):
+            self._sequence += 1
+            # A dump ends with DONE, whether an acknowledgement was asked for or not.
+            numbered = request._replace(sequence=self._sequence, flags=request.flags | netlink.ACK)
+            *answers, end = self.exchange(numbered.to_bytes(), self._sequence, self._sequence)
+            ack = Acknowledgement.from_message(end)
+            if ack.errno:
+                raise SystemCallError(tried, ack.errno, ack.reason or os.strerror(ack.errno))
+            if not any(a.flags & netlink.DUMP_INTERRUPTED for a in (*answers, end)):
+                return answers
+        raise SystemCallError(tried, errno.EAGAIN, "it kept changing while it was read")
+
+    def exchange(self, data: bytes, first: int, last: int) -> list[Message]:
+        """Send requests numbered first to last; return all answers up to the one that ends the last request.
+
+        Answers to earlier requests, which were given up, are skipped. Raise SystemCallError.
+        """
+        answers: list[Message] = []
+        try:
+            self._socket.send(data)
+            while True:
+                for message in netlink.messages(self._socket.recv(_RECEIVE_SIZE)):
+                    if not first <= message.sequence <= last:
+                        continue
+                    answers.append(message)
+                    if message.sequence == last and message.kind in (netlink.ERROR, netlink.DONE):
+                        return answers
+        except OSError as error:
+            raise _failed("speak to the kernel by netlink", error) from error
+
+
+class NetlinkListener:
+    """A netlink socket that hears what the kernel tells everybody, and never blocks."""
+
+    def __init__(self, protocol: int, groups: Sequence[int]) -> None:
+        """Raise SystemCallError if the kernel has no such protocol."""
+        self._socket = _open(protocol)
+        self._socket.setblocking(False)
+        for group in groups:
+            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def receive(self) -> list[Message] | None:
+        """One datagram's messages, [] when nothing waits, None when some were lost because we were too slow."""
+        try:
+            return netlink.messages(self._socket.recv(_RECEIVE_SIZE))
+        except BlockingIOError:
+            return []
+        except OSError as error:
+            if error.errno == errno.ENOBUFS:
+                return None
+            raise
+
+
+def _open(protocol: int) -> socket.socket:
+    try:
+        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        opened.bind((0, 0))
+    except OSError as error:
+        raise _failed("open a netlink socket", error) from error
+    return opened
+
+
+def _failed(tried: str, error: OSError) -> SystemCallError:
+    if isinstance(error, BlockingIOError):
+        return SystemCallError(tried, errno.ETIMEDOUT, "the kernel does not answer")
+    return SystemCallError(tried, error.errno or 0, error.strerror or str(error))

@@ -1,0 +1,103 @@
+"""Performs the election engine's actions on the kernel: one call an action, and an event back where it failed.
+
+Ref: design §4, "a packet, socket to effect, in six hops"; §7 for why each is done as it is.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from errno import EADDRNOTAVAIL, ENETDOWN, ENODEV
+from functools import singledispatchmethod
+
+from carpd.carp.announce import answering_mac
+from carpd.config.model import VirtualHostConfig
+from carpd.effects import Announce, ReleaseAddresses, SendAdvertisement, SurrenderLease, TakeAddresses
+from carpd.events import AdvertisementSent, Event, Family, TakeFailed
+from carpd.linux.addresses import AddressTable
+from carpd.linux.lease import LeaseKeeper
+from carpd.runtime.interface_port import InterfacePort
+from carpd.wire.carp import GROUP4, GROUP6, Advertisement
+from carpd.wire.frames import advertisement_frame, arp_frame, neighbor_advertisement_frame
+
+NO_SOURCE = {Family.IPV4: bytes(4), Family.IPV6: None}
+"""The source where the interface has no address of its own: FreeBSD sends from 0.0.0.0; IPv6 has no such form."""
+
+
+class Performer:
+    """The virtual hosts' hands. `port` finds the interface of a virtual host, or None while there is none."""
+
+    def __init__(self, port: Callable[[str], InterfacePort | None]) -> None:
+        self._port = port
+        self._addresses = AddressTable()
+        self._leases = LeaseKeeper()
+        self._configs: dict[str, VirtualHostConfig] = {}
+        self._device_index: dict[str, int] = {}
+
+    def configure(self, configs: Iterable[VirtualHostConfig]) -> None:
+        """Know these virtual hosts. For a change: the old and the new ones before it, the new ones after it."""
+        self._configs = {config.name: config for config in configs}
+
+    @property
+    def configs(self) -> Iterable[VirtualHostConfig]:
+        return self._configs.values()
+
+    def prepared(self, host: str) -> None:
+        """The device of a virtual host is there, perhaps another one than before. Raise OSError if it is not."""
+        self._device_index[host] = socket.if_nametoindex(self._configs[host].device)
+
+    @singledispatchmethod
+    def perform(self, action: object) -> Event | None:
+        """Do it; return the event that tells the engine of the outcome, if that matters."""
+        raise AssertionError(f"no action: {action!r}")
+
+    @perform.register
+    def _send(self, action: SendAdvertisement) -> Event:
+        config = self._configs[action.host]
+        port = self._port(config.interface)
+        error = ENETDOWN if port is None else self._advertise(config, port, action.family, action.message)
+        return AdvertisementSent(action.host, action.family, error)
+
+    def _advertise(self, config: VirtualHostConfig, port: InterfacePort, family: Family, message: Advertisement) -> int:
+        """To the group, the peers, or both; return the errno of the first that failed."""
+        source = port.source(family) or NO_SOURCE[family]
+        if source is None:
+            return EADDRNOTAVAIL
+        error = 0
+        if config.multicast:
+            group = GROUP4 if family is Family.IPV4 else GROUP6
+            mac = answering_mac(config, port.mac)
+            frame = advertisement_frame(message, source_mac=mac, source=source, destination=group)
+            error = port.packets.send(frame)
+        for peer in config.peers:
+            if peer.version == family:
+                error = error or port.send_unicast(family, source, peer.packed, message.to_bytes())
+        return error
+
+    @perform.register
+    def _take(self, action: TakeAddresses) -> Event | None:
+        index = self._device_index.get(action.host)
+        error = ENODEV if index is None else self._addresses.add(index, action.addresses)
+        return TakeFailed(action.host, error) if error else None
+
+    @perform.register
+    def _surrender(self, action: SurrenderLease) -> None:
+        config = self._configs[action.host]
+        self._leases.surrender(config.interface, config.vhid)
+
+    @perform.register
+    def _release(self, action: ReleaseAddresses) -> None:
+        index = self._device_index.get(action.host)
+        if index is not None:
+            self._addresses.remove(index, action.addresses)
+
+    @perform.register
+    def _announce(self, action: Announce) -> None:
+        """Best effort: the announcement is repeated, and the next advertisement tells whether sending works."""
+        port = self._port(self._configs[action.host].interface)
+        if port is None:
+            return
+        for arp in action.arps:
+            port.packets.send(arp_frame(arp, arp.sender_mac))
+        for neighbor in action.neighbors:
+            port.packets.send(neighbor_advertisement_frame(neighbor))

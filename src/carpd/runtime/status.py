@@ -1,0 +1,89 @@
+"""`carpctl status --json`: what the configuration says and what the election process reports, put together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Any
+
+from carpd.carp.announce import answering_mac
+from carpd.carp.status import HostStatus, InterfaceStatus
+from carpd.config.model import VirtualHostConfig
+from carpd.units import SECOND
+from carpd.wire.ethernet import format_mac
+
+
+def virtual_host(config: VirtualHostConfig, status: HostStatus | None, interface_mac: bytes | None) -> dict[str, Any]:
+    """One element of `virtual_hosts`. `status` is None while the election process does not know it (yet)."""
+    mac = answering_mac(config, interface_mac) if interface_mac else None
+    described = {
+        "name": config.name,
+        "interface": config.interface,
+        "device": config.device,
+        "vhid": config.vhid,
+        "addresses": [str(address) for address in config.addresses],
+        "mac": format_mac(mac) if mac else None,
+        "group": config.group,
+        "preempt": config.preempt,
+        "peers": [str(peer) for peer in config.peers],
+        "advbase": config.advbase,
+        "advskew": config.advskew,
+        "master_down_s": config.master_down_ns / SECOND,
+    }
+    return described | (_reported(status) if status else _unknown(config))
+
+
+def _reported(status: HostStatus) -> dict[str, Any]:
+    return {
+        "state": status.state.name,
+        "since": _utc(status.since_ns) if status.reason else None,
+        "reason": status.reason.value if status.reason else None,
+        "waits_for": status.waits_for or None,
+        "advskew_sent": status.advskew,
+        "demotion": status.demotion,
+        "demotion_reasons": status.demotion_reasons,
+        "master": _master(status),
+        "counters": asdict(status.counters),
+    }
+
+
+def _unknown(config: VirtualHostConfig) -> dict[str, Any]:
+    return {
+        "state": "INIT",
+        "since": None,
+        "reason": None,
+        "waits_for": "the election process does not run",
+        "advskew_sent": config.advskew,
+        "demotion": 0,
+        "demotion_reasons": {},
+        "master": None,
+        "counters": {},
+    }
+
+
+def _master(status: HostStatus) -> dict[str, Any] | None:
+    """The peer that was heard last, as it described itself; `age_s` is the time since."""
+    if status.heard is None:
+        return None
+    message = status.heard.message
+    return {
+        "source": str(ip_address(status.heard.source)),
+        "advbase": message.advbase,
+        "advskew": message.advskew,
+        "demotion": message.demotion,
+        "age_s": round((time.monotonic_ns() - status.heard.time_ns) / SECOND, 3),
+    }
+
+
+def interfaces(statuses: Iterable[InterfaceStatus]) -> list[dict[str, Any]]:
+    """The `interfaces` element: what came in on each, for a virtual host or for none."""
+    return [{"name": s.interface, "up": s.up, "counters": asdict(s.counters)} for s in statuses]
+
+
+def _utc(monotonic_ns: int) -> str:
+    """A time of the monotonic clock as ISO 8601 in UTC, to the millisecond."""
+    wall = time.time() - (time.monotonic_ns() - monotonic_ns) / SECOND
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
