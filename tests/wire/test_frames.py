@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from carpd.errors import DecodeError
 from carpd.wire.arp import gratuitous_arp
 from carpd.wire.carp import GROUP4, GROUP6, Advertisement, checksum_ok, is_vrrp, virtual_mac
+from carpd.wire.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetFrame
 from carpd.wire.frames import (
     ReceivedPacket,
     advertisement_frame,
@@ -19,6 +20,7 @@ from carpd.wire.frames import (
     decode_ip_frame,
     neighbor_advertisement_frame,
 )
+from carpd.wire.ipv4 import IPv4Packet
 from carpd.wire.ipv6 import IPv6Packet
 from carpd.wire.ndp import ALL_NODES, NeighborAdvertisement
 
@@ -123,19 +125,38 @@ def test_vrrp_of_freebsd_15() -> None:
     assert is_vrrp(packet.payload)
 
 
-def test_fragments() -> None:
-    first = bytearray(FRAME4)
-    first[20] = 0x20  # more fragments
-    first[24:26] = (0xC6FC + 0x2000).to_bytes(2, "big")
-    packet = decode_ip_frame(bytes(first))
-    assert packet is not None
-    assert packet.fragment
-    last = bytearray(FRAME4)
-    last[20:22] = b"\x00\x05"
-    last[24:26] = (0xC6FC + 0x4000 - 5 - 0x10000 + 0xFFFF).to_bytes(2, "big")
-    packet = decode_ip_frame(bytes(last))
-    assert packet is not None
-    assert packet.fragment
+def packet4(*, more_fragments: bool = False, fragment_offset: int = 0) -> EthernetFrame:
+    packet = IPv4Packet(
+        source=SOURCE4,
+        destination=GROUP4,
+        ttl=255,
+        protocol=112,
+        payload=bytes(8),
+        more_fragments=more_fragments,
+        fragment_offset=fragment_offset,
+    )
+    return EthernetFrame(bytes(6), bytes(6), ETHERTYPE_IPV4, packet.to_bytes())
+
+
+def packet6(next_header: int) -> EthernetFrame:
+    packet = IPv6Packet(source=SOURCE6, destination=GROUP6, hop_limit=255, next_header=next_header, payload=bytes(8))
+    return EthernetFrame(bytes(6), bytes(6), ETHERTYPE_IPV6, packet.to_bytes())
+
+
+FRAGMENTS = {
+    "whole": (packet4(), False),
+    "first": (packet4(more_fragments=True), True),
+    "last": (packet4(fragment_offset=5), True),
+    "whole, IPv6": (packet6(next_header=112), False),
+    "fragment, IPv6": (packet6(next_header=44), True),
+}
+
+
+@pytest.mark.parametrize(("frame", "expected"), FRAGMENTS.values(), ids=FRAGMENTS)
+def test_fragments(frame: EthernetFrame, expected: bool) -> None:
+    received = decode_ip_frame(frame.to_bytes())
+    assert received is not None
+    assert received.fragment is expected
 
 
 def test_not_ip() -> None:

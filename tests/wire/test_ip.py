@@ -80,7 +80,7 @@ SIMPLE6 = IPv6Packet(
     [
         pytest.param(0, 0x65, "need version 4, got 6", id="version"),
         pytest.param(0, 0x44, "16 of 56 bytes", id="header shorter than possible"),
-        pytest.param(0, 0x4F, "header checksum", id="header length"),
+        pytest.param(0, 0x4F, "60 of 56 bytes", id="header longer than total"),
         pytest.param(3, 19, "20 of 19 bytes", id="total shorter than header"),
         pytest.param(3, 57, "20 of 57 bytes, got 56", id="total longer than data"),
         pytest.param(8, 254, "header checksum", id="TTL without its checksum"),

@@ -89,6 +89,8 @@ class CarpEngine:
     def _configure(self, now: int, event: Configure) -> list[Effect]:
         effects: list[Effect] = []
         wanted = {config.name: config for config in event.virtual_hosts}
+        interfaces = {host.config.interface for host in self.hosts.values()}
+        interfaces |= {config.interface for config in event.virtual_hosts}
         for name, host in list(self.hosts.items()):
             if name not in wanted or _is_another_host(host.config, wanted[name]):
                 effects += self._remove(now, host)
@@ -99,8 +101,11 @@ class CarpEngine:
             if known is None:
                 self._add(VirtualHost(config, demotion, event.seed + number), now)
             elif known.config != config:
+                old = known.config
                 effects += self._rearm(known, known.reconfigure(now, config, demotion))
-        for interface in sorted({config.interface for config in event.virtual_hosts}):
+                if old.group != config.group:
+                    effects += self._forget_failures(now, old)
+        for interface in sorted(interfaces):
             effects += self._demote_for_link(now, interface)
         return effects
 
@@ -118,7 +123,7 @@ class CarpEngine:
         config = host.config
         del self.hosts[config.name], self._by_vhid[config.interface, config.vhid]
         self._armed.pop(config.name, None)
-        return effects + self._forget_failures(now, host)
+        return effects + self._forget_failures(now, config)
 
     # Interfaces
 
@@ -148,26 +153,26 @@ class CarpEngine:
     def _demote_for_link(self, now: int, interface: str) -> list[Effect]:
         """A link that is down demotes every group that has a virtual host on it, until after they are BACKUP again.
 
-        Ref: spec carp §11.2.
+        Every group is told, so that one that has left the link is not demoted by it for ever. Ref: spec carp §11.2.
         """
         known = self.interfaces.get(interface)
         down = known is None or not known.up
-        factors: dict[str, int] = {}
+        factors = dict.fromkeys(self.groups, 0)
         effects: list[Effect] = []
         for host in self._on(interface):
             group = host.config.group
-            factors[group] = max(factors.get(group, 0), host.config.ifdown_demotion_factor)
+            if down:
+                factors[group] = max(factors[group], host.config.ifdown_demotion_factor)
             if host.state is CarpState.INIT:
-                effects += self._forget_failures(now, host)
+                effects += self._forget_failures(now, host.config)
         for group, factor in factors.items():
-            effects += self._demote(now, group, f"link of {interface} is down", factor if down else 0)
+            effects += self._demote(now, group, f"link of {interface} is down", factor)
         return effects
 
-    def _forget_failures(self, now: int, host: VirtualHost) -> list[Effect]:
-        """What could not be sent or taken before INIT says nothing of what can be after it."""
-        group = host.config.group
-        send_reason, take_reason = _send_reason(host.config), _take_reason(host.config)
-        return self._demote(now, group, send_reason, 0) + self._demote(now, group, take_reason, 0)
+    def _forget_failures(self, now: int, config: VirtualHostConfig) -> list[Effect]:
+        """A host in INIT starts afresh, one that left the group does not concern it: neither's failures demote it."""
+        effects = self._demote(now, config.group, _send_reason(config), 0)
+        return effects + self._demote(now, config.group, _take_reason(config), 0)
 
     # Packets: checks in BSD's order, one counter each. Ref: spec carp §6
 

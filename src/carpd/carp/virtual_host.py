@@ -149,15 +149,13 @@ class VirtualHost:
         configuration nothing is gained by that.
         """
         old = self.config
+        effects = [] if config.addresses else self.halt(now, Reason.CONFIGURED)  # it releases the old addresses
         self._configure(config, demotion)
         if self.state is CarpState.INIT:
-            return self.run(now)
-        if not self._can_run:
-            return self.halt(now, Reason.CONFIGURED)
+            return effects + self.run(now)
         if self.state is CarpState.BACKUP:
             self._arm_master_down(now)
             return []
-        effects: list[Effect] = []
         gone = _without(old.addresses, config.addresses)
         added = _without(config.addresses, old.addresses)
         if gone:
@@ -180,7 +178,8 @@ class VirtualHost:
         self.heard = Heard(source, message, now)
         own, ad = self.preference, Preference.heard(message, self.config.demotion)
         if self.state is CarpState.MASTER:
-            return self._receive_as_master(now, own, ad)
+            # Who leaves is no rival, whatever its demotion: its IPv6 bow-out must not depose whom its IPv4 one called.
+            return [] if message.is_bow_out else self._receive_as_master(now, own, ad)
         return self._receive_as_backup(now, family, own, ad)
 
     def handle_timers(self, now: int, heard_until: int) -> list[Effect]:

@@ -14,15 +14,13 @@ DEFAULT_CONFIG = Path("/etc/carpd/carpd.toml")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0 after SIGTERM, 1 for a failure the log names, 2 for wrong usage, 3 for a wrong configuration."""
+    """The exit status: 0 after SIGTERM, 1 for a failure (see the log), 2 for wrong usage, 3 for the configuration."""
     parser = argparse.ArgumentParser(prog="carpd", description="CARP for Linux: hosts share addresses and fail over.")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--check", type=Path, metavar="FILE", help="say what is wrong with a configuration, and end")
     parser.add_argument("--node", help="which [node.NAME] we are (default: the host name)")
     parser.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, help="for carpctl (default: %(default)s)")
-    parser.add_argument(
-        "--state-dir", type=Path, default=DEFAULT_STATE_DIR, metavar="DIR", help="must survive us (default: %(default)s)"
-    )
+    parser.add_argument("--state-dir", type=Path, default=DEFAULT_STATE_DIR, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--version", action="version", version=f"carpd {__version__}")
     args = parser.parse_args(argv)
     if args.check is not None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
+from itertools import combinations
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -26,6 +27,8 @@ from carpd.wire.frames import ReceivedPacket, decode_ip
 _PASSWORD_LIMIT = KEY_SIZE - 1  # as the tools of the BSDs have it
 _PROTOCOL_OFFSET = {ETHERTYPE_IPV4: 9, ETHERTYPE_IPV6: 6}
 _CARP_VERSION = 2
+_SUBSETS_OF = 10
+"""Up to so many addresses all their subsets are tried: 1024 digests of a microsecond."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         type=_address,
-        help="a virtual address, like 192.0.2.1 or 192.0.2.1/24; give all of them, the digest covers them",
+        help="a virtual address, like 192.0.2.1 or 192.0.2.1/24; the digest covers all of a vhid; give those of "
+        "every vhid",
     )
     parser.add_argument("--json", action="store_true", help="print an object a line, with the time since 1970")
 
@@ -56,7 +60,7 @@ def _address(text: str) -> IPv4Interface | IPv6Interface:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit status 0, or 1 if a file could not be read to its end, or 2 for arguments that don't go together."""
+    """Exit status 0, or 1 if a file could not be read to its end, or 2 for arguments that can't be used."""
     try:
         digests = _digests(args)
     except ValueError as error:
@@ -92,37 +96,66 @@ def _open(name: str) -> AbstractContextManager[BinaryIO]:
 
 
 def _digests(args: argparse.Namespace) -> _Digests:
-    """Raise ValueError for arguments that don't go together, OSError for a password file that can't be read."""
+    """Raise ValueError for arguments that can't be used, OSError for a password file that can't be read."""
     if args.password_file is not None:
-        key = args.password_file.read_bytes().rstrip(b"\r\n")
+        key = args.password_file.read_bytes().removesuffix(b"\n")
     elif args.password is not None:
         key = os.fsencode(args.password)
     else:
         key = None
-    if (key is None) != (not args.address):
-        raise ValueError("a digest is checked with a password and all virtual addresses: give both")
+    if key is None and args.address:
+        raise ValueError("a digest is checked with the password too: give --password or --password-file")
     if key is not None and len(key) > _PASSWORD_LIMIT:
         raise ValueError(f"a password has at most {_PASSWORD_LIMIT} bytes, this one has {len(key)}")
     return _Digests(key, [address.ip.packed for address in args.address])
 
 
+class _Verdict(NamedTuple):
+    """What became of checking a digest; `over` says which addresses it covers if it is not all that were given."""
+
+    digest: str
+    over: str = ""
+
+
 class _Digests:
-    """Checks digests with one key (None: not at all) and one set of addresses, for any vhid."""
+    """Checks digests with one key (None: not at all).
+
+    A capture may show several vhids, and one vhid with changing addresses. So a digest is right if it covers any of the
+    given addresses, and the line says which where it is not all of them.
+    """
 
     def __init__(self, key: bytes | None, addresses: list[bytes]) -> None:
         self._key = key
-        self._addresses4 = [address for address in addresses if len(address) == 4]
-        self._addresses6 = [address for address in addresses if len(address) == 16]
-        self._authenticators: dict[int, Authenticator] = {}
+        self._sets = [addresses]
+        if len(addresses) <= _SUBSETS_OF:
+            for size in range(len(addresses) - 1, -1, -1):
+                self._sets += map(list, combinations(addresses, size))
+        self._authenticators: dict[tuple[int, int], Authenticator] = {}
+        self._last_right: dict[int, int] = {}
 
-    def check(self, message: Advertisement) -> str:
+    def check(self, message: Advertisement) -> _Verdict:
         if self._key is None:
-            return "unchecked"
-        authenticator = self._authenticators.get(message.vhid)
-        if authenticator is None:
-            authenticator = Authenticator(self._key, message.vhid, self._addresses4, self._addresses6)
-            self._authenticators[message.vhid] = authenticator
-        return "ok" if authenticator.verify(message.counter, message.digest) else "bad"
+            return _Verdict("unchecked")
+        likely = self._last_right.get(message.vhid, 0)
+        for number in (likely, *range(len(self._sets))):
+            if self._authenticator(message.vhid, number).verify(message.counter, message.digest):
+                self._last_right[message.vhid] = number
+                return _Verdict("ok", self._over(number))
+        return _Verdict("bad")
+
+    def _authenticator(self, vhid: int, number: int) -> Authenticator:
+        known = self._authenticators.get((vhid, number))
+        if known is None:
+            addresses = self._sets[number]
+            known = self._authenticators[vhid, number] = Authenticator(
+                self._key or b"", vhid, (a for a in addresses if len(a) == 4), (a for a in addresses if len(a) == 16)
+            )
+        return known
+
+    def _over(self, number: int) -> str:
+        if number == 0:
+            return ""
+        return " over " + (" ".join(str(ip_address(a)) for a in self._sets[number]) or "no address")
 
 
 class _Seen(NamedTuple):
@@ -145,12 +178,12 @@ class _Skipped:
     def notes(self, *, vrrp: bool) -> str:
         """One line, empty if there is nothing to say; VRRP packets are told of if wanted."""
         counts = (
-            (self.vrrp if vrrp else 0, "VRRP packets"),
-            (self.undecodable, "packets of protocol 112 that are neither CARP nor VRRP"),
-            (self.other_links, "frames of a link type that is not supported"),
+            (self.vrrp if vrrp else 0, "VRRP"),
+            (self.undecodable, "of protocol 112, but no whole CARP packet"),
+            (self.other_links, "of a link type that is not supported"),
         )
         told = [f"{count} {what}" for count, what in counts if count]
-        return f"skipped {', '.join(told)}" if told else ""
+        return f"packets skipped: {', '.join(told)}" if told else ""
 
 
 def _advertisements(frames: Iterable[CapturedFrame], skipped: _Skipped) -> Iterator[_Seen]:
@@ -195,17 +228,17 @@ def _advertisement(packet: ReceivedPacket) -> Advertisement:
     return message
 
 
-def _text_line(seen: _Seen, digest: str) -> str:
+def _text_line(seen: _Seen, verdict: _Verdict) -> str:
     message, packet = seen.message, seen.packet
     route = f"{ip_address(packet.source)} > {ip_address(packet.destination)}"
     return (
         f"{seen.elapsed_ns / SECOND:>11.6f} {route:<35} carp vhid {message.vhid:<3} advbase {message.advbase:<3} "
         f"advskew {message.advskew:<3} demotion {message.demotion:<3} counter {message.counter:016x} "
-        f"ttl {packet.ttl:<3} checksum {_checksum(packet)} digest {digest}"
+        f"ttl {packet.ttl:<3} checksum {_checksum(packet)} digest {verdict.digest}{verdict.over}"
     )
 
 
-def _json_line(seen: _Seen, digest: str) -> str:
+def _json_line(seen: _Seen, verdict: _Verdict) -> str:
     message, packet = seen.message, seen.packet
     fields = {
         "time": seen.time_ns / SECOND,
@@ -220,7 +253,7 @@ def _json_line(seen: _Seen, digest: str) -> str:
         "demotion": message.demotion,
         "counter": f"{message.counter:016x}",
         "checksum": _checksum(packet),
-        "digest": digest,
+        "digest": verdict.digest,
     }
     return json.dumps(fields)
 

@@ -89,7 +89,8 @@ def _in_full(host: dict[str, Any]) -> Iterable[str]:
         "waits for": host["waits_for"],
         "vhid": f"{host['vhid']} on {host['interface']}, device {host['device']}, mac {host['mac'] or 'unknown'}",
         "addresses": " ".join(host["addresses"]),
-        "interval": f"advbase {host['advbase']} advskew {_advskew(host)}, master down after {host['master_down_s']:.3f} s",
+        "interval": f"advbase {host['advbase']} advskew {_advskew(host)}",
+        "master down": f"after {host['master_down_s']:.3f} s",
         "preempt": "yes" if host["preempt"] else "no",
         "peers": " ".join(host["peers"]),
         "demotion": f"{host['demotion']} (group {host['group']}{reasons})",
@@ -99,7 +100,7 @@ def _in_full(host: dict[str, Any]) -> Iterable[str]:
     yield f"{host['name']}:"
     for title, text in lines.items():
         if text:
-            yield f"  {title:<10} {text}"
+            yield f"  {title:<11} {text}"
 
 
 def _advskew(host: dict[str, Any]) -> str:

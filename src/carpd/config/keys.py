@@ -11,10 +11,10 @@ import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from carpd.config.model import DemotionMode, MacMode, MasterDownRule, VirtualHostConfig
+from carpd.config.model import Address, DemotionMode, MacMode, MasterDownRule, VirtualHostConfig
 from carpd.config.problems import kind, show
 
 DEFAULTS = {
@@ -125,33 +125,39 @@ def short_name(what: str, limit: int) -> Reader:
     return read
 
 
-def virtual_address(raw: Any) -> IPv4Interface | IPv6Interface:
+def virtual_address(raw: Any) -> Address:
     """An address that hosts may share. Without a length it stands alone: /32 or /128."""
+    _require_no_zone(text(raw))
     try:
-        address = ipaddress.ip_interface(text(raw))
+        address = ipaddress.ip_interface(raw)
     except ValueError:
         raise ValueError('must be an address, such as "192.0.2.1/24" or "2001:db8::1/64"') from None
-    _require_unicast(address)
-    if address.network.num_addresses > 2 and address.ip == address.network.network_address:
-        raise ValueError("is the address of the network: write that of a host in it")
-    if address.version == 4 and address.network.num_addresses > 2 and address.ip == address.network.broadcast_address:
-        raise ValueError("is the broadcast address of the network: write that of a host in it")
+    _require_unicast(address.ip)
+    if address.network.num_addresses > 2:
+        if address.ip == address.network.network_address:
+            raise ValueError("is the address of the network: write that of a host in it")
+        if address.version == 4 and address.ip == address.network.broadcast_address:
+            raise ValueError("is the broadcast address of the network: write that of a host in it")
     return address
 
 
 def peer_address(raw: Any) -> IPv4Address | IPv6Address:
     """The address of another node, without a length."""
+    _require_no_zone(text(raw))
     try:
-        address = ipaddress.ip_address(text(raw))
+        address = ipaddress.ip_address(raw)
     except ValueError:
         raise ValueError('must be the address of a node, such as "192.0.2.2" or "2001:db8::2"') from None
     _require_unicast(address)
     return address
 
 
-def _require_unicast(address: IPv4Address | IPv6Address) -> None:
-    if isinstance(address, IPv6Address) and address.scope_id is not None:
+def _require_no_zone(address: str) -> None:
+    if "%" in address:
         raise ValueError("write it without % and what follows: the interface is that of the virtual host")
+
+
+def _require_unicast(address: IPv4Address | IPv6Address) -> None:
     for unfit, what in (
         (address.is_multicast, "a multicast address"),
         (address.is_unspecified, "the unspecified address"),
@@ -166,7 +172,7 @@ def _require_unicast(address: IPv4Address | IPv6Address) -> None:
 KEYS = {
     key.name: key
     for key in (
-        Key("interface", interface_name, "the network interface of the link on which the addresses are", required=True),
+        Key("interface", interface_name, "the network interface of the link that the addresses are on", required=True),
         Key(
             "vhid",
             integer("a vhid", 1, 255),

@@ -82,7 +82,7 @@ class VirtualHostConfig:
     advskew: int = 0
     preempt: bool = False
     group: str = "carp"
-    """The redundancy group: virtual hosts of one group share their demotion. As on the BSDs all are in one unless told."""
+    """The redundancy group: its virtual hosts share their demotion. As on the BSDs all are in one unless told."""
     mac: MacMode = MacMode.VIRTUAL
     peers: tuple[IPv4Address | IPv6Address, ...] = ()
     """Hosts that are sent each advertisement by unicast."""
@@ -95,7 +95,7 @@ class VirtualHostConfig:
     senderr_demotion_factor: int = 1
     """What failing to send (or to take the addresses) adds; 240 likewise."""
     digest_link_local: bool = False
-    """Send the digest with link-local addresses, for FreeBSD and NetBSD peers that have one on the vhid (spec carp §3)."""
+    """Send the digest with link-local addresses, for FreeBSD and NetBSD peers that have them. Ref: spec carp §3."""
 
     def __repr__(self) -> str:  # the key stays out of logs and tracebacks
         return f"VirtualHostConfig({self.name}: vhid {self.vhid} on {self.interface})"

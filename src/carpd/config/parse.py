@@ -20,7 +20,7 @@ from carpd.config.keys import DEFAULTS
 from carpd.config.locate import key_lines
 from carpd.config.model import Config, DemotionMode, VirtualHostConfig
 from carpd.config.password import check_password, read_password, readable_by_others
-from carpd.config.problems import Problem, Problems, Severity, dotted
+from carpd.config.problems import Problem, Problems, dotted
 from carpd.config.rules import (
     OwnAddresses,
     check_addresses,
@@ -56,7 +56,12 @@ def load(path: Path, node: str | None = None, own_addresses: OwnAddresses | None
     """
     node = node or os.uname().nodename.partition(".")[0]
     problems = Problems(path)
-    table = _read(path, problems)
+    try:
+        data, mode = path.read_bytes(), path.stat().st_mode
+    except OSError as error:
+        problems.error((), f"can't be read: {error.strerror}")
+        return Loaded(None, problems.in_order())
+    table = _toml(data, problems)
     if table is None:
         return Loaded(None, problems.in_order())
     document = Document(table, problems)
@@ -65,13 +70,12 @@ def load(path: Path, node: str | None = None, own_addresses: OwnAddresses | None
 
     check_required(hosts_by_node, problems)
     check_preference(hosts_by_node | _others(document, node), problems)
-    readable = readable_by_others(path.stat().st_mode)
     for hosts in hosts_by_node.values():
         check_vhids(hosts, problems)
         check_addresses(hosts, problems)
         for host in hosts:
             check_host(host, problems)
-            check_password(host, readable, problems)
+            check_password(host, readable_by_others(mode), problems)
 
     hosts = document.hosts(node)
     keys = [read_password(host, path.parent, problems) for host in hosts]
@@ -83,13 +87,8 @@ def load(path: Path, node: str | None = None, own_addresses: OwnAddresses | None
     return Loaded(Config(node=node, virtual_hosts=virtual_hosts), problems.in_order())
 
 
-def _read(path: Path, problems: Problems) -> dict[str, Any] | None:
-    """The file as tomllib understands it, with the lines of its keys noted in `problems`."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        problems.error((), f"can't be read: {error.strerror}")
-        return None
+def _toml(data: bytes, problems: Problems) -> dict[str, Any] | None:
+    """The values in a file, None if it is no TOML. The lines of its keys are noted in `problems`."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

@@ -31,7 +31,7 @@ def read_password(host: HostSettings, directory: Path, problems: Problems) -> by
     setting = host.get("password_file")
     if setting is None or setting.refused:
         return b""
-    file = directory / setting.value
+    file: Path = directory / setting.value
     try:
         mode = file.stat().st_mode
         if not stat.S_ISREG(mode):  # opening a pipe would wait for a writer

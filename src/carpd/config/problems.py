@@ -124,5 +124,7 @@ def kind(value: object) -> str:
 
 def _nearest(name: str, known: tuple[str, ...]) -> str:
     """The hint for an unknown name: the known one that looks like it, or all of them."""
+    if not known:
+        return "there is none"
     alike = difflib.get_close_matches(name.casefold().replace("-", "_"), known, n=1)
     return f"did you mean {dotted((alike[0],))}?" if alike else "known are " + ", ".join(dotted((k,)) for k in known)

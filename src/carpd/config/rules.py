@@ -20,7 +20,7 @@ HostsByNode = Mapping[str, Sequence[HostSettings]]
 """The virtual hosts as each node would use them, by the node's name as it is to be printed."""
 
 BOW_OUT_ADVBASE = 86
-"""From here on three intervals are longer than the 255/255 of a bow-out, and a backup ignores it. Ref: spec carp §11.3."""
+"""From here on three intervals are longer than a bow-out's 255/255, and a backup ignores it. Ref: spec carp §11.3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ RULES = (
         Severity.WARNING,
         ("password", "password_file"),
         lambda host: host["password"] is None and host["password_file"] is None,
-        "no password: anybody on the link can take the addresses; name a file in password_file",
+        "no password: anybody on the link can take the addresses; set password_file",
     ),
     Rule(
         Severity.WARNING,
@@ -107,7 +107,9 @@ RULES = (
     Rule(
         Severity.WARNING,
         ("addresses", "digest_link_local"),
-        lambda host: host.get("digest_link_local") is None and any(map(_link_local6, host["addresses"])),
+        lambda host: (
+            host.get("digest_link_local") is None and any(_link_local6(address.ip) for address in host["addresses"])
+        ),
         "has a link-local address: FreeBSD and NetBSD peers want digest_link_local = true, others false; set it",
     ),
 )
@@ -151,13 +153,15 @@ def check_addresses(hosts: Iterable[HostSettings], problems: Problems) -> None:
     seen: dict[tuple[str, IPv4Address | IPv6Address], HostSettings] = {}
     for host in hosts:
         for address in host["addresses"] or ():
-            scope = host["interface"] if address.is_link_local else ""
+            scope = host["interface"] if address.ip.is_link_local else ""
             first = seen.get((scope, address.ip))
             seen[scope, address.ip] = host
             if first is not None:
                 where = "" if first is host else f" in {dotted(first.path)}"
                 path, _ = host.place("addresses")
-                problems.error(path, f"is already listed{where}: an address is in one virtual host, once", str(address))
+                problems.error(
+                    path, f"is already listed{where}: an address is in one virtual host, once", str(address.ip)
+                )
 
 
 def check_own_addresses(hosts: Iterable[HostSettings], own: OwnAddresses, problems: Problems) -> None:
@@ -165,10 +169,10 @@ def check_own_addresses(hosts: Iterable[HostSettings], own: OwnAddresses, proble
     for host in hosts:
         for address in host["addresses"] or ():
             for interface, addresses in own.items():
-                if address.ip in addresses and (not address.is_link_local or interface == host["interface"]):
+                if address.ip in addresses and (not address.ip.is_link_local or interface == host["interface"]):
                     path, _ = host.place("addresses")
                     message = f"is this host's own address, on {interface}: share one that belongs to no host"
-                    problems.error(path, message, str(address))
+                    problems.error(path, message, str(address.ip))
 
 
 def check_preference(hosts_by_node: HostsByNode, problems: Problems) -> None:

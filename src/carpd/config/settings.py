@@ -79,15 +79,11 @@ class Document:
         self.common: dict[str, Settings] = {}
         self.overrides: dict[str, dict[str, Settings]] = {}
         """By node and virtual host."""
-        for name, raw in document.items():
-            if name not in ("carp", "node"):
-                problems.unknown((name,), raw, ("carp", "node"), "table")
-        top = {name: raw for name, raw in document.items() if name in ("carp", "node")}
-        tables = dict(_tables(top, (), "[carp.NAME] or [node.NODE.carp.NAME]", problems))
+        tables = dict(_tables(document, (), "[carp.NAME] or [node.NODE.carp.NAME]", problems, known=("carp", "node")))
         if "carp" not in document or document["carp"] == {}:
             problems.error(("carp",), _NO_VIRTUAL_HOST)
         self._read_common(tables.get("carp", {}), problems)
-        self._read_overrides(tables.get("node", {}), self._names(document), problems)
+        self._read_overrides(tables.get("node", {}), tuple(tables.get("carp", {})), problems)
 
     def hosts(self, node: str | None) -> tuple[HostSettings, ...]:
         """The virtual hosts as this node would use them; as a node without overrides would, if None."""
@@ -108,33 +104,26 @@ class Document:
         form = "[node.NODE.carp.NAME]"
         for node, node_table in _tables(nodes, ("node",), form, problems):
             self.overrides[node] = {}
-            for name, raw in node_table.items():
-                if name != "carp":
-                    problems.unknown(("node", node, name), raw, ("carp",), "table")
-            carp = {name: raw for name, raw in node_table.items() if name == "carp"}
-            for _, hosts in _tables(carp, ("node", node), form, problems):
+            for _, hosts in _tables(node_table, ("node", node), form, problems, known=("carp",)):
                 for name, table in _tables(hosts, ("node", node, "carp"), form, problems):
                     path = ("node", node, "carp", name)
                     if name not in names:
                         problems.unknown(path, table, names, "virtual host")
                     self.overrides[node][name] = _read(table, path, problems, override=True)
 
-    @staticmethod
-    def _names(document: Mapping[str, Any]) -> tuple[str, ...]:
-        """The virtual hosts that the file has, even those that are no proper table."""
-        carp = document.get("carp")
-        return tuple(carp) if isinstance(carp, dict) else ()
-
 
 def _tables(
-    parent: Mapping[str, Any], path: KeyPath, form: str, problems: Problems
+    parent: Mapping[str, Any], path: KeyPath, form: str, problems: Problems, known: tuple[str, ...] | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The tables in a table; what is no table is reported."""
+    """The tables in a table, whatever their names are unless some are `known`; what is no such table is reported."""
     for name, raw in parent.items():
-        if isinstance(raw, dict):
+        where = (*path, name)
+        if known is not None and name not in known:
+            problems.unknown(where, raw, known, "table")
+        elif isinstance(raw, dict):
             yield name, raw
         else:
-            problems.error((*path, name), f"must be a table, {form}, not {kind(raw)}", raw)
+            problems.error(where, f"must be a table, {form}, not {kind(raw)}", raw)
 
 
 def _read(table: Mapping[str, Any], path: KeyPath, problems: Problems, *, override: bool) -> Settings:

@@ -16,7 +16,7 @@ from carpd.wire.netlink import Message
 class AddressTable:
     """Adds and removes the addresses of virtual hosts, all of one host in one system call.
 
-    The prefix lengths are left out: an address is put on alone, as /32 or /128, so that no route comes and goes with it.
+    An address is put on alone, as /32 or /128, so that no route comes and goes with it.
     """
 
     def __init__(self) -> None:

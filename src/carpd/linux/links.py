@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from carpd.linux.netlink import NetlinkListener, NetlinkSocket
@@ -152,7 +151,7 @@ class LinkMonitor:
             if not heard:
                 break
             for message in heard:
-                changes += self._HANDLERS[message.kind](self, message)
+                changes += self._hear(message)
         return changes
 
     def resync(self) -> list[LinkChange]:
@@ -175,21 +174,13 @@ class LinkMonitor:
             return [LinkGone(link.index, before.name), LinkAppeared(link)]
         return [LinkChanged(link)] if before != link else []
 
-    def _new_link(self, message: netlink.Message) -> list[LinkChange]:
+    def _hear(self, message: netlink.Message) -> list[LinkChange]:
+        if message.kind in (rtnetlink.NEWADDR, rtnetlink.DELADDR):
+            return [AddressesChanged(AddressMessage.from_message(message).index)]
         heard = LinkMessage.from_message(message)
-        return self._see(Link.from_message(heard)) if heard else []
-
-    def _deleted_link(self, message: netlink.Message) -> list[LinkChange]:
-        heard = LinkMessage.from_message(message)
-        before = self._known.pop(heard.index, None) if heard else None
+        if heard is None:
+            return []
+        if message.kind == rtnetlink.NEWLINK:
+            return self._see(Link.from_message(heard))
+        before = self._known.pop(heard.index, None)
         return [LinkGone(before.index, before.name)] if before else []
-
-    def _address(self, message: netlink.Message) -> list[LinkChange]:
-        return [AddressesChanged(AddressMessage.from_message(message).index)]
-
-    _HANDLERS: dict[int, Callable[[LinkMonitor, netlink.Message], list[LinkChange]]] = {
-        rtnetlink.NEWLINK: _new_link,
-        rtnetlink.DELLINK: _deleted_link,
-        rtnetlink.NEWADDR: _address,
-        rtnetlink.DELADDR: _address,
-    }

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 from carpd.errors import SystemCallError
-from carpd.wire import netlink
+from carpd.wire import netlink, nftnetlink
 from carpd.wire.netlink import Acknowledgement, Message
 
 _SOL_NETLINK = 270
@@ -70,7 +70,7 @@ class NetlinkSocket:
         # Refusals are always told; success of the last one says that the kernel is through.
         numbered[-1] = numbered[-1]._replace(flags=numbered[-1].flags | netlink.ACK)
         self._sequence += len(numbered)
-        answers = self.exchange(b"".join(request.to_bytes() for request in numbered), first, self._sequence)
+        answers = self._exchange(b"".join(request.to_bytes() for request in numbered), first, self._sequence)
         acknowledgements = ((a.sequence, Acknowledgement.from_message(a)) for a in answers if a.kind == netlink.ERROR)
         return [Refusal(start + n - first, ack.errno, ack.reason) for n, ack in acknowledgements if ack.errno]
 
@@ -85,7 +85,7 @@ class NetlinkSocket:
             self._sequence += 1
             # A dump ends with DONE, whether an acknowledgement was asked for or not.
             numbered = request._replace(sequence=self._sequence, flags=request.flags | netlink.ACK)
-            *answers, end = self.exchange(numbered.to_bytes(), self._sequence, self._sequence)
+            *answers, end = self._exchange(numbered.to_bytes(), self._sequence, self._sequence)
             ack = Acknowledgement.from_message(end)
             if ack.errno:
                 raise SystemCallError(tried, ack.errno, ack.reason or os.strerror(ack.errno))
@@ -93,7 +93,13 @@ class NetlinkSocket:
                 return answers
         raise SystemCallError(tried, errno.EAGAIN, "it kept changing while it was read")
 
-    def exchange(self, data: bytes, first: int, last: int) -> list[Message]:
+    def commit(self, message: Message) -> int:
+        """Do one nftables request as a transaction; return 0 or the errno. Raise SystemCallError without an answer."""
+        self._sequence += 1
+        data = nftnetlink.batch(message._replace(sequence=self._sequence))
+        return Acknowledgement.from_message(self._exchange(data, self._sequence, self._sequence)[-1]).errno
+
+    def _exchange(self, data: bytes, first: int, last: int) -> list[Message]:
         """Send requests numbered first to last; return all answers up to the one that ends the last request.
 
         Answers to earlier requests, which were given up, are skipped. Raise SystemCallError.

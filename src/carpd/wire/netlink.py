@@ -115,7 +115,7 @@ class Acknowledgement(NamedTuple):
 
     @staticmethod
     def _reason(message: Message) -> str:
-        """The extended acknowledgement's text. It stands behind the request, of which a capped answer has the header only."""
+        """The kernel's own text: it stands behind the request, of which a capped answer repeats the header only."""
         offset = _INT.size
         if message.kind == ERROR:
             request = message.body[offset : offset + _HEADER.size]

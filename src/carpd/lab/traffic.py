@@ -1,0 +1,147 @@
+"""What a client sees: probes every millisecond and TCP downloads, each in a process of its own in the client's node.
+
+The processes (`traffic_probe`, `traffic_download`) write their records into shared memory, which can be read at any
+time. They end with their node, or with `stop`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from carpd.lab import measure, traffic_download, traffic_probe
+from carpd.lab.nodes import Node, Process
+from carpd.lab.waiting import wait_until
+from carpd.units import MILLISECOND, SECOND
+
+_START_NS = 10 * SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRecord:
+    """Live: both views grow while the probe runs. Times are monotonic nanoseconds, 0 is "no answer yet"."""
+
+    _memory: memoryview
+    _limit: int
+
+    def __len__(self) -> int:
+        return int(self._memory[0])
+
+    @property
+    def sent(self) -> memoryview[int]:
+        return self._memory[1 : 1 + len(self)]
+
+    @property
+    def received(self) -> memoryview[int]:
+        return self._memory[1 + self._limit :][: len(self)]
+
+    def loss(self, start_ns: int, end_ns: int) -> measure.Loss:
+        """What was missed of the probes sent in a window that ended at least measure.ANSWER_NS ago."""
+        return measure.Loss.of(self.sent, self.received, start_ns, end_ns)
+
+    def answered_since(self, since_ns: int) -> bool:
+        """Whether any probe sent at since_ns or later has its answer."""
+        return measure.answered_since(self.sent, self.received, since_ns)
+
+
+class Probe:
+    """Echo requests (ICMP or ICMPv6) from a node to each of some named addresses, one each interval.
+
+    probe["server4"] is the record of the target of that name. After `limit_ns` no more probes are sent.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        targets: Mapping[str, str],
+        *,
+        interval_ns: int = MILLISECOND,
+        limit_ns: int = 600 * SECOND,
+    ) -> None:
+        self.interval_ns = interval_ns
+        limit = limit_ns // interval_ns
+        words = 1 + 2 * limit
+        self._process, memory = _start(
+            node, traffic_probe.__name__, interval_ns, limit, *targets.values(), words=words * len(targets)
+        )
+        self._records = {
+            name: ProbeRecord(memory[i * words : (i + 1) * words], limit) for i, name in enumerate(targets)
+        }
+        wait_until(lambda: all(self._records.values()), _START_NS, "the first probe")
+
+    def __getitem__(self, name: str) -> ProbeRecord:
+        return self._records[name]
+
+    @property
+    def records(self) -> Mapping[str, ProbeRecord]:
+        return self._records
+
+    def stop(self) -> None:
+        self._process.stop()
+
+
+class Download:
+    """A TCP connection over which the server sends without end, at most `rate` bytes a second.
+
+    The bytes that reach the client are counted in intervals of `width_ns`. `limit_ns` ends the counting.
+    """
+
+    width_ns = traffic_download.WIDTH_NS
+
+    def __init__(
+        self,
+        client: Node,
+        server: Node,
+        address: str,
+        *,
+        port: int = 5001,
+        rate: int = 10_000_000,
+        limit_ns: int = 600 * SECOND,
+    ) -> None:
+        limit = limit_ns // self.width_ns
+        module = traffic_download.__name__
+        self._server = server.start(_argv(module, "serve", address, port, rate), log=f"{module}.log")
+        self._client, self._memory = _start(client, module, "fetch", address, port, limit, words=2 + limit)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the first byte arrived."""
+        return self.first_ns > 0
+
+    @property
+    def running(self) -> bool:
+        """Whether it is still the same connection that it was when it began."""
+        return self._client.running
+
+    @property
+    def first_ns(self) -> int:
+        """When the first interval began; 0 before."""
+        return int(self._memory[0])
+
+    @property
+    def bytes(self) -> memoryview[int]:
+        """Bytes received in each interval until now; what lies beyond it is zero."""
+        return self._memory[2 : 2 + int(self._memory[1])]
+
+    def stop(self) -> None:
+        self._client.stop()
+        self._server.stop()
+
+
+def _start(node: Node, module: str, *arguments: object, words: int) -> tuple[Process, memoryview[int]]:
+    """Run one of our modules in a node, with shared memory of so many 64-bit words as its last argument."""
+    memory = os.memfd_create(module)
+    try:
+        os.ftruncate(memory, words * 8)
+        argv = _argv(module, *arguments, memory)
+        process = node.start(argv, log=f"{module}.log", pass_fds=(memory,))
+        return process, memoryview(mmap.mmap(memory, words * 8)).cast("q")
+    finally:
+        os.close(memory)
+
+
+def _argv(module: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", module, *map(str, arguments)]

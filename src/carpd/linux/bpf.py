@@ -1,0 +1,60 @@
+"""Classic BPF programs that sort packets inside the kernel, before they are copied to us.
+
+Ref: Linux Documentation/networking/filter.rst; include/uapi/linux/filter.h (SKF_AD_... for the offsets of metadata).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+from typing import NamedTuple
+
+from carpd.wire import carp, ethernet
+
+_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _AND, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x28, 0x30, 0x54, 0x15, 0x35, 0x06
+_PACKET_TYPE, _VLAN_TAG = 0xFFFFF004, 0xFFFFF02C
+_OTHER_HOST = 3  # PACKET_OTHERHOST, a foreign destination MAC; the next and last one is PACKET_OUTGOING
+_PASS, _DROP = 0xFFFF, 0
+
+_IP = ethernet.HEADER.size
+_SO_ATTACH_FILTER = 26
+
+
+class Instruction(NamedTuple):
+    """One instruction; a comparison skips as many of the following ones as it says."""
+
+    opcode: int
+    skip_if_true: int
+    skip_if_false: int
+    operand: int
+
+
+ADVERTISEMENTS = (
+    Instruction(_LOAD_WORD, 0, 0, _PACKET_TYPE),
+    Instruction(_IF_AT_LEAST, 11, 0, _OTHER_HOST),
+    Instruction(_LOAD_WORD, 0, 0, _VLAN_TAG),
+    Instruction(_AND, 0, 0, 0x0FFF),  # a tag with VLAN 0 is only a priority: the frame is this interface's own
+    Instruction(_IF_EQUAL, 0, 8, 0),
+    Instruction(_LOAD_HALF, 0, 0, 12),
+    Instruction(_IF_EQUAL, 0, 2, ethernet.ETHERTYPE_IPV4),
+    Instruction(_LOAD_BYTE, 0, 0, _IP + 9),
+    Instruction(_IF_EQUAL, 3, 4, carp.PROTOCOL),
+    Instruction(_IF_EQUAL, 0, 3, ethernet.ETHERTYPE_IPV6),
+    Instruction(_LOAD_BYTE, 0, 0, _IP + 6),
+    Instruction(_IF_EQUAL, 0, 1, carp.PROTOCOL),
+    Instruction(_RETURN, 0, 0, _PASS),
+    Instruction(_RETURN, 0, 0, _DROP),
+)
+"""On a packet socket: what came to this host, in no VLAN, with IP protocol or next header 112."""
+
+NOTHING = (Instruction(_RETURN, 0, 0, _DROP),)
+
+
+def attach(receiver: socket.socket, program: tuple[Instruction, ...]) -> None:
+    """Let only what the program passes into a socket's queue. Raise OSError."""
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    buffer = ctypes.create_string_buffer(code)
+    receiver.setsockopt(
+        socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(buffer))
+    )

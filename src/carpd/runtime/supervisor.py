@@ -1,0 +1,239 @@
+"""The supervisor: reads the configuration, prepares interfaces, keeps the election process running, answers `carpctl`.
+
+Slow and varied work, in asyncio, in a process of its own, so that it never delays an election. Ref: design §2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import signal
+import time
+from collections.abc import Collection
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from carpd import __version__
+from carpd.config.model import Config
+from carpd.config.parse import load
+from carpd.config.problems import Severity
+from carpd.control.protocol import ControlError, Failure
+from carpd.control.server import ControlServer
+from carpd.effects import DemotionChanged, StateChanged
+from carpd.errors import CarpdError, SystemCallError
+from carpd.events import Configure, HostPrepared, Shutdown
+from carpd.linux import privileges
+from carpd.linux.links import LinkMonitor
+from carpd.runtime import status
+from carpd.runtime.election_process import ElectionProcess
+from carpd.runtime.logs import LOG, start_logging
+from carpd.runtime.preparation import Preparation, own_addresses_by_interface
+
+RESTART_DELAY_S = 1.0
+"""Between two starts of an election process that does not live that long."""
+
+SHUTDOWN_LIMIT_S = 5.0
+"""How long the election process may take to bow out."""
+
+PREPARE_AGAIN_S = 5.0
+"""After the kernel refused to prepare an interface."""
+
+
+def run(config_file: Path, node: str | None, socket_path: Path, state_dir: Path) -> int:
+    """Run until SIGTERM or SIGINT; return the exit status: 0, 1 for a failure, 3 for a wrong configuration."""
+    start_logging()
+    loaded = load(config_file, node, own_addresses_by_interface())
+    for problem in loaded.problems:
+        (LOG.error if problem.severity is Severity.ERROR else LOG.warning)("%s", problem)
+    if loaded.config is None:
+        return 3
+    missing = privileges.missing_capabilities()
+    if missing:
+        LOG.error("missing capabilities: %s: be root, or let the service manager grant them", ", ".join(missing))
+        return 1
+    try:
+        with ExitStack() as held:
+            _claim(state_dir, held)
+            return asyncio.run(Supervisor(loaded.config, socket_path, state_dir).run())
+    except (CarpdError, OSError) as error:
+        LOG.error("%s", error)
+        return 1
+
+
+def _claim(state_dir: Path, held: ExitStack) -> None:
+    """Be this directory's only daemon: what is left behind there is a dead one's. Raise OSError, CarpdError."""
+    state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    lock = held.enter_context((state_dir / "lock").open("w"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise CarpdError(f"{state_dir}: another carpd is running here") from error
+
+
+@dataclass(slots=True)
+class _Run:
+    """One election process, and when it was started."""
+
+    process: ElectionProcess
+    started: float = field(default_factory=time.monotonic)
+
+
+class Supervisor:
+    """One node's daemon, less the elections."""
+
+    def __init__(self, config: Config, socket_path: Path, state_dir: Path) -> None:
+        self._config = config
+        self._by_name = {host.name: host for host in config.virtual_hosts}
+        self._preparation = Preparation(config.virtual_hosts, state_dir)
+        self._links = LinkMonitor()
+        self._control = ControlServer(socket_path, {"status": self._status})
+        self._started = time.monotonic()
+        self._election: _Run | None = None
+        self._restarts = 0
+        self._stopping = False
+        self._finished = asyncio.Event()
+        self._retry: asyncio.TimerHandle | None = None
+
+    async def run(self) -> int:
+        """From the first interface to the last setting put back. Raise CarpdError, OSError if it can't begin."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        LOG.info("carpd %s, node %s: %d virtual hosts", __version__, self._config.node, len(self._by_name))
+        reason = privileges.keep_capabilities_for_children()
+        if reason:
+            LOG.warning("children get no capabilities: %s", reason)
+        for line in self._preparation.clean_left_behind():
+            LOG.warning("left behind by a daemon that was killed: %s", line)
+        try:
+            await self._control.start()
+            self._start_election()
+            self._links.resync()
+            self._prepare()
+            loop.add_reader(self._links.fileno(), self._links_changed)
+            await self._finished.wait()
+        finally:
+            await self._control.stop()
+            for line in self._preparation.undo():
+                LOG.error("%s", line)
+        LOG.info("stopped")
+        return 0
+
+    # The election process
+
+    def _start_election(self) -> None:
+        process = ElectionProcess(self._fact, self._election_ended)
+        self._election = _Run(process)
+        process.send(Configure(self._config.virtual_hosts, secrets.randbits(64)))
+
+    def _election_ended(self, exit_status: int) -> None:
+        run, self._election = self._election, None
+        if self._stopping:
+            self._finished.set()
+            return
+        how = f"killed by {signal.Signals(-exit_status).name}" if exit_status < 0 else f"exit status {exit_status}"
+        LOG.error("the election process ended (%s): every virtual host is silent; starting it again", how)
+        self._restarts += 1
+        self._preparation.silence()
+        lived = time.monotonic() - run.started if run else 0.0
+        delay = 0.0 if lived > RESTART_DELAY_S else RESTART_DELAY_S
+        asyncio.get_running_loop().call_later(delay, self._restart_election)
+
+    def _restart_election(self) -> None:
+        if self._stopping:
+            self._finished.set()
+            return
+        try:
+            self._start_election()
+        except OSError as error:
+            LOG.error("the election process can't be started: %s", error)
+            asyncio.get_running_loop().call_later(RESTART_DELAY_S, self._restart_election)
+            return
+        self._tell_prepared(self._preparation.prepared)
+
+    def _fact(self, fact: object) -> None:
+        if isinstance(fact, StateChanged):
+            host = self._by_name[fact.host]
+            where = f"{fact.host} (vhid {host.vhid} on {host.interface})"
+            LOG.info("%s: %s -> %s (%s)", where, fact.old.name, fact.new.name, fact.reason.value)
+        elif isinstance(fact, DemotionChanged):
+            how = "demoted" if fact.new > fact.old else "promoted"
+            LOG.warning("group %s: %s from %d to %d (%s)", fact.group, how, fact.old, fact.new, fact.reason)
+
+    def _stop(self, number: int) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        LOG.info("%s: leaving", signal.Signals(number).name)
+        if self._election is None:
+            self._finished.set()
+            return
+        process = self._election.process
+        process.send(Shutdown())
+        asyncio.get_running_loop().call_later(SHUTDOWN_LIMIT_S, self._end_election, process)
+
+    def _end_election(self, process: ElectionProcess) -> None:
+        LOG.error("the election process did not leave within %.0f s: ending it", SHUTDOWN_LIMIT_S)
+        process.kill()
+
+    # Interfaces
+
+    def _links_changed(self) -> None:
+        try:
+            changes = self._links.changes()
+        except SystemCallError as error:
+            LOG.error("%s", error)
+            return
+        if changes and not self._stopping:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Prepare what can be and is not yet; try again where the kernel refused."""
+        self._retry = None
+        newly, refusals = self._preparation.prepare()
+        for refusal in refusals:
+            LOG.error("%s; trying again in %.0f s", refusal, PREPARE_AGAIN_S)
+        if refusals and self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(PREPARE_AGAIN_S, self._prepare)
+        self._tell_prepared(newly)
+
+    def _tell_prepared(self, names: Collection[str]) -> None:
+        if self._election is not None:
+            for name in names:
+                self._election.process.send(HostPrepared(name))
+
+    # Control
+
+    async def _status(self, request: dict[str, Any]) -> dict[str, Any]:
+        wanted = self._wanted_hosts(request.get("name"))
+        interfaces = sorted({host.interface for host in wanted})
+        try:
+            names = [host.name for host in wanted]
+            reports = await self._election.process.status(names, interfaces) if self._election else []
+        except TimeoutError as error:
+            raise ControlError(Failure.TIMED_OUT, "the election process does not answer") from error
+        hosts = {host.host: host for report in reports for host in report.hosts}
+        return {
+            "node": self._config.node,
+            "version": __version__,
+            "pid": os.getpid(),
+            "uptime_s": round(time.monotonic() - self._started, 3),
+            "election": {"pid": self._election.process.pid if self._election else None, "restarts": self._restarts},
+            "virtual_hosts": [
+                status.virtual_host(host, hosts.get(host.name), self._preparation.mac(host.interface))
+                for host in wanted
+            ],
+            "interfaces": status.interfaces(i for report in reports for i in report.interfaces),
+        }
+
+    def _wanted_hosts(self, name: object) -> list[Any]:
+        if name is None:
+            return list(self._config.virtual_hosts)
+        if not isinstance(name, str) or name not in self._by_name:
+            known = ", ".join(self._by_name)
+            raise ControlError(Failure.NO_SUCH_HOST, f"no virtual host {name!r}: this node has {known}")
+        return [self._by_name[name]]

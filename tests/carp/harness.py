@@ -1,0 +1,194 @@
+"""A node for tests: an engine, the time, and short ways to tell it what happens."""
+
+from __future__ import annotations
+
+import dataclasses
+from ipaddress import ip_interface
+from typing import Any
+
+from carpd.carp.engine import CarpEngine
+from carpd.carp.virtual_host import VirtualHost
+from carpd.config.model import Address, VirtualHostConfig
+from carpd.effects import (
+    Announce,
+    DemotionChanged,
+    Effect,
+    ReleaseAddresses,
+    SendAdvertisement,
+    StateChanged,
+    SurrenderLease,
+    TakeAddresses,
+)
+from carpd.events import (
+    CarpState,
+    Configure,
+    Event,
+    Family,
+    FrameReceived,
+    HostPrepared,
+    InterfaceChanged,
+    TimersDue,
+)
+from carpd.stats import CarpCounters
+from carpd.units import SECOND
+from carpd.wire.carp import GROUP4, GROUP6, Advertisement, virtual_mac
+from carpd.wire.carp_auth import Authenticator
+from carpd.wire.frames import advertisement_frame
+
+START = 1_000 * SECOND
+SEED = 0x1234_5678_9ABC_DEF0
+MAC = bytes.fromhex("02 00 00 00 00 01")
+OURS = {Family.IPV4: bytes((192, 0, 2, 1)), Family.IPV6: bytes.fromhex("fe80 0000 0000 0000 0000 0000 0000 0001")}
+PEER = {Family.IPV4: bytes((192, 0, 2, 2)), Family.IPV6: bytes.fromhex("fe80 0000 0000 0000 0000 0000 0000 0002")}
+GROUP = {Family.IPV4: GROUP4, Family.IPV6: GROUP6}
+PEER_COUNTER = 0x0102_0304_0506_0708
+
+
+def address(text: str) -> Address:
+    return ip_interface(text)
+
+
+BOTH_FAMILIES = (address("192.0.2.10/24"), address("2001:db8::a/64"))
+IPV4_ONLY = BOTH_FAMILIES[:1]
+IPV6_ONLY = BOTH_FAMILIES[1:]
+
+
+def host_config(**changes: Any) -> VirtualHostConfig:
+    """The virtual host of most tests: advbase 1, advskew 100, an address of each family, no preemption."""
+    usual = VirtualHostConfig(
+        name="lan", interface="eth0", vhid=7, addresses=BOTH_FAMILIES, key=b"secret", advskew=100
+    )
+    return dataclasses.replace(usual, **changes)
+
+
+def interface(name: str = "eth0", **changes: Any) -> InterfaceChanged:
+    usual = InterfaceChanged(name, up=True, mac=MAC, addresses=tuple(OURS.values()))
+    return dataclasses.replace(usual, **changes)
+
+
+def signed(config: VirtualHostConfig, counter: int = PEER_COUNTER, **fields: Any) -> Advertisement:
+    """An advertisement of a peer that has the same vhid, addresses and key."""
+    authenticator = Authenticator(config.key, config.vhid, config.addresses4, config.addresses6)
+    return Advertisement(vhid=config.vhid, counter=counter, digest=authenticator.sign(counter), **fields)
+
+
+def frame(message: Advertisement, family: Family = Family.IPV4, source: bytes | None = None) -> bytes:
+    return advertisement_frame(
+        message, source_mac=virtual_mac(message.vhid), source=source or PEER[family], destination=GROUP[family]
+    )
+
+
+class Node:
+    """Interfaces that are up and virtual hosts that are BACKUP, unless told otherwise. Every effect is checked."""
+
+    def __init__(self, *configs: VirtualHostConfig, prepared: bool = True, up: bool = True) -> None:
+        self.engine = CarpEngine()
+        self.now = START
+        self.contract = EffectContract()
+        self.configs = configs or (host_config(),)
+        for name in sorted({config.interface for config in self.configs}):
+            self.tell(interface(name, up=up))
+        self.tell(Configure(self.configs, SEED))
+        if prepared:
+            for config in self.configs:
+                self.tell(HostPrepared(config.name))
+
+    @classmethod
+    def master(cls, *configs: VirtualHostConfig) -> Node:
+        """Every virtual host is MASTER, because its timer expired."""
+        node = cls(*configs)
+        while any(host.state is not CarpState.MASTER for host in node.engine.hosts.values()):
+            node.expire()
+        return node
+
+    @property
+    def host(self) -> VirtualHost:
+        """The first virtual host."""
+        return self.engine.hosts[self.configs[0].name]
+
+    @property
+    def state(self) -> CarpState:
+        return self.host.state
+
+    @property
+    def counters(self) -> CarpCounters:
+        """Those of the first interface."""
+        return self.engine.interface_counters[self.configs[0].interface]
+
+    @property
+    def wait(self) -> int | None:
+        """Nanoseconds until the deadline."""
+        return None if self.engine.deadline is None else self.engine.deadline - self.now
+
+    def tell(self, event: Event) -> list[Effect]:
+        effects = self.engine.handle(self.now, event)
+        self.contract.follow(effects)
+        return effects
+
+    def hear(self, family: Family = Family.IPV4, host: int = 0, **fields: Any) -> list[Effect]:
+        """A peer's advertisement for a virtual host, by its fields."""
+        config = self.configs[host]
+        return self.tell(FrameReceived(config.interface, frame(signed(config, **fields), family)))
+
+    def expire(self) -> list[Effect]:
+        """Wait for the deadline."""
+        assert self.engine.deadline is not None
+        self.now = max(self.now, self.engine.deadline)
+        return self.tell(TimersDue(self.now))
+
+    def at(self, later_ns: int) -> Node:
+        """Let time pass, without telling the engine."""
+        self.now += later_ns
+        return self
+
+
+def sent(effects: list[Effect]) -> list[Advertisement]:
+    return [e.message for e in effects if isinstance(e, SendAdvertisement)]
+
+
+def demotions(effects: list[Effect]) -> list[tuple[str, int, int]]:
+    return [(e.group, e.old, e.new) for e in effects if isinstance(e, DemotionChanged)]
+
+
+class EffectContract:
+    """What a driver has that performs all effects in order, and what it may rely on (design §4, §6)."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, CarpState] = {}
+        self.held: dict[str, set[Address]] = {}
+        self.gate_open: dict[str, bool] = {}
+
+    def follow(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, DemotionChanged):
+                assert effect.old != effect.new, effect
+            else:
+                self._follow(effect.host, effect)
+
+    def _follow(self, host: str, effect: Effect) -> None:
+        held = self.held.setdefault(host, set())
+        match effect:
+            case TakeAddresses():
+                assert held.isdisjoint(effect.addresses), f"taken twice: {effect}"
+                held |= set(effect.addresses)
+            case SendAdvertisement():
+                assert held, f"advertised before the addresses were taken, or after they were released: {effect}"
+                assert len(effect.message.digest) == 20, effect
+                self.gate_open[host] = True
+            case Announce():
+                assert self.gate_open.get(host), f"announced behind a closed gate: {effect}"
+            case SurrenderLease():
+                assert held, f"nothing to surrender: {effect}"
+                self.gate_open[host] = False
+            case ReleaseAddresses():
+                assert set(effect.addresses) <= held, f"released what was not held: {effect}"
+                held -= set(effect.addresses)
+                assert held or not self.gate_open[host], f"released before the lease was surrendered: {effect}"
+            case StateChanged():
+                assert effect.old is self.state.get(host, CarpState.INIT), effect
+                assert effect.new is not effect.old, effect
+                self.state[host] = effect.new
+        if isinstance(effect, StateChanged):
+            is_master = effect.new is CarpState.MASTER
+            assert bool(held) is is_master, f"{effect}, with {held}"
+            assert self.gate_open.get(host, False) is is_master, f"{effect}: the gate stands otherwise"

@@ -1,0 +1,95 @@
+"""Whatever is in a file: problems of one line each, and a configuration exactly if none of them is an error."""
+
+from __future__ import annotations
+
+import tomllib
+from ipaddress import ip_address
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from carpd.config.keys import KEYS
+from carpd.config.locate import key_lines
+from carpd.config.parse import load
+
+VALUES = st.recursive(
+    st.booleans()
+    | st.integers().map(str)
+    | st.floats().map(str)
+    | st.just("1979-05-27")
+    | st.just("07:32:00")
+    | st.sampled_from(["0", "1", "255", '"192.0.2.1"', '"fe80::1/64"', '"virtual"', '"eth1"', r'"\u0000"'])
+    | st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\"\\'"), max_size=20).map(
+        '"{}"'.format
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda values: "[" + ", ".join(map(str, values)) + "]")
+        | st.lists(inner, max_size=3).map(lambda v: "{" + ", ".join(f"k{i} = {x}" for i, x in enumerate(v)) + "}")
+    ),
+    max_leaves=5,
+).map(lambda value: str(value).lower() if isinstance(value, bool) else str(value))
+NAMES = st.sampled_from([*KEYS, "carp", "node", "lan", "fw-b", '"a b"', '"é\\n"'])
+PATHS = st.lists(NAMES, min_size=1, max_size=4).map(".".join)
+SNIPPETS = (
+    st.builds("{} = {}\n".format, PATHS, VALUES)
+    | st.builds("\n[{}]\n".format, PATHS)
+    | st.sampled_from(["\n", "#", '"', "'''", '"""', "[", "]", "{", "}", "=", ",", ".", "\\", "\r\n", "\0", "é"])
+)
+SOURCE = (Path(__file__).parents[2] / "packaging" / "carpd.toml").read_text()
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> str:
+    """A good file in which a few pieces were cut out, or put in."""
+    text = SOURCE
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(text)))
+        end = start + draw(st.integers(0, 40))
+        text = text[:start] + draw(st.just("") | SNIPPETS) + text[end:]
+    return text
+
+
+def assigned() -> st.SearchStrategy[str]:
+    """Valid TOML for the most part, with any value for any key."""
+    return st.lists(SNIPPETS, max_size=8).map("".join) | st.builds(
+        "[carp.lan]\n{}\n[node.fw-b.carp.lan]\n{}".format,
+        st.dictionaries(NAMES, VALUES).map(lambda table: "\n".join(f"{key} = {table[key]}" for key in table)),
+        st.dictionaries(NAMES, VALUES).map(lambda table: "\n".join(f"{key} = {table[key]}" for key in table)),
+    )
+
+
+@given(text=mutated() | assigned())
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_nothing_in_a_file_raises(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "carpd.toml"
+    file.write_bytes(text.encode())
+    loaded = load(file, "fw-b", {"eth1": [ip_address("192.0.2.1")]})
+    found = [str(problem) for problem in loaded.problems]
+    assert all("\n" not in line for line in found)
+    assert len(set(found)) == len(found)
+    assert (loaded.config is None) == any("error: " in line for line in found)
+
+
+def paths(table: dict[str, object], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every key path of a document."""
+    found = []
+    for key, value in table.items():
+        found.append((*above, key))
+        if isinstance(value, dict):
+            found += paths(value, (*above, key))
+    return found
+
+
+@given(text=mutated() | assigned())
+@settings(max_examples=400, deadline=None)
+def test_every_key_has_its_line(text: str) -> None:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return
+    found = key_lines(text)
+    source = text.split("\n")
+    for path in paths(document):
+        line = source[found[path] - 1]
+        assert path[-1] in line or "\\n" in line
