@@ -55,9 +55,7 @@ IPV6_ONLY = BOTH_FAMILIES[1:]
 
 def host_config(**changes: Any) -> VirtualHostConfig:
     """The virtual host of most tests: advbase 1, advskew 100, an address of each family, no preemption."""
-    usual = VirtualHostConfig(
-        name="lan", interface="eth0", vhid=7, addresses=BOTH_FAMILIES, key=b"secret", advskew=100
-    )
+    usual = VirtualHostConfig(name="lan", interface="eth0", vhid=7, addresses=BOTH_FAMILIES, key=b"secret", advskew=100)
     return dataclasses.replace(usual, **changes)
 
 
@@ -68,7 +66,9 @@ def interface(name: str = "eth0", **changes: Any) -> InterfaceChanged:
 
 def signed(config: VirtualHostConfig, counter: int = PEER_COUNTER, **fields: Any) -> Advertisement:
     """An advertisement of a peer that has the same vhid, addresses and key."""
-    authenticator = Authenticator(config.key, config.vhid, config.addresses4, config.addresses6)
+    authenticator = Authenticator(
+        config.key, config.vhid, config.addresses4, config.addresses6, send_link_local=config.digest_link_local
+    )
     return Advertisement(vhid=config.vhid, counter=counter, digest=authenticator.sign(counter), **fields)
 
 
@@ -157,6 +157,7 @@ class EffectContract:
         self.state: dict[str, CarpState] = {}
         self.held: dict[str, set[Address]] = {}
         self.gate_open: dict[str, bool] = {}
+        self.sent: list[SendAdvertisement] = []
 
     def follow(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -175,6 +176,7 @@ class EffectContract:
                 assert held, f"advertised before the addresses were taken, or after they were released: {effect}"
                 assert len(effect.message.digest) == 20, effect
                 self.gate_open[host] = True
+                self.sent.append(effect)
             case Announce():
                 assert self.gate_open.get(host), f"announced behind a closed gate: {effect}"
             case SurrenderLease():

@@ -135,15 +135,15 @@ def test_advbase_weighs_more_than_any_advskew(advbases: tuple[int, int], advskew
 
 RULE_3 = {
     # a bow-out: 3 x advbase + own skew against 255 s and 255/256
-    "advbase 1": (dict(advbase=1), dict(advbase=255, advskew=255), MASTER),
-    "advbase 84": (dict(advbase=84), dict(advbase=255, advskew=255), MASTER),
-    "advbase 85, advskew 254": (dict(advbase=85, advskew=254), dict(advbase=255, advskew=255), MASTER),
-    "advbase 85, advskew 255": (dict(advbase=85, advskew=255), dict(advbase=255, advskew=255), BACKUP),
-    "advbase 86": (dict(advbase=86, advskew=0), dict(advbase=255, advskew=255), BACKUP),
-    "advbase 0 has no rule 3": (dict(advbase=0, advskew=1), dict(advbase=255, advskew=255), BACKUP),
+    "advbase 1": ({"advbase": 1}, {"advbase": 255, "advskew": 255}, MASTER),
+    "advbase 84": ({"advbase": 84}, {"advbase": 255, "advskew": 255}, MASTER),
+    "advbase 85, advskew 254": ({"advbase": 85, "advskew": 254}, {"advbase": 255, "advskew": 255}, MASTER),
+    "advbase 85, advskew 255": ({"advbase": 85, "advskew": 255}, {"advbase": 255, "advskew": 255}, BACKUP),
+    "advbase 86": ({"advbase": 86, "advskew": 0}, {"advbase": 255, "advskew": 255}, BACKUP),
+    "advbase 0 has no rule 3": ({"advbase": 0, "advskew": 1}, {"advbase": 255, "advskew": 255}, BACKUP),
     # any interval that is longer than we would wait
-    "exactly as long": (dict(advskew=100), dict(advbase=3, advskew=100), BACKUP),
-    "1/256 s longer": (dict(advskew=100), dict(advbase=3, advskew=101), MASTER),
+    "exactly as long": ({"advskew": 100}, {"advbase": 3, "advskew": 100}, BACKUP),
+    "1/256 s longer": ({"advskew": 100}, {"advbase": 3, "advskew": 101}, MASTER),
 }
 
 
@@ -153,7 +153,7 @@ def test_rule_3_a_master_that_would_time_out_anyway(
     ours: dict[str, int], ad: dict[str, int], expected: CarpState, mode: DemotionMode
 ) -> None:
     node = Node(host_config(demotion=mode, **ours))
-    node.hear(**ad)
+    node.hear(Family.IPV4, **ad)
     assert node.state is expected
     assert node.host.reason is (Reason.WILL_TIME_OUT if expected is MASTER else Reason.READY)
 

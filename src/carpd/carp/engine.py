@@ -56,8 +56,9 @@ class CarpEngine:
         self.interface_counters: dict[str, CarpCounters] = {}
         self._by_vhid: dict[tuple[str, int], VirtualHost] = {}
         self._timers: list[tuple[int, str]] = []
-        """A heap of (deadline, host); an entry that is not the host's deadline any more is passed over."""
-        self._armed: dict[str, int | None] = {}
+        """A heap of (time, host): when to look at the host. Most deadlines only move away, so that one entry lasts."""
+        self._queued: dict[str, int] = {}
+        """The entry of each host that counts, never later than its deadline; others are passed over."""
         self._stopped = False
         self._handlers: dict[type, Callable[[int, Any], list[Effect]]] = {
             Configure: self._configure,
@@ -80,9 +81,16 @@ class CarpEngine:
     @property
     def deadline(self) -> int | None:
         """When `TimersDue` is wanted next, or None."""
-        while self._timers and self._armed.get(self._timers[0][1]) != self._timers[0][0]:
+        while self._timers:
+            time, name = self._timers[0]
+            counts = self._queued.get(name) == time
+            if counts and self.hosts[name].deadline == time:
+                return time
             heapq.heappop(self._timers)
-        return self._timers[0][0] if self._timers else None
+            if counts:
+                del self._queued[name]
+                self._queue(self.hosts[name])
+        return None
 
     # Configuration
 
@@ -122,7 +130,7 @@ class CarpEngine:
         effects = host.halt(now, Reason.CONFIGURED, bow_out=True)
         config = host.config
         del self.hosts[config.name], self._by_vhid[config.interface, config.vhid]
-        self._armed.pop(config.name, None)
+        self._queued.pop(config.name, None)
         return effects + self._forget_failures(now, config)
 
     # Interfaces
@@ -230,11 +238,10 @@ class CarpEngine:
 
     def _timers_due(self, now: int, event: TimersDue) -> list[Effect]:
         due = []
-        while self._timers and self._timers[0][0] <= now:
-            deadline, name = heapq.heappop(self._timers)
-            if self._armed.get(name) == deadline:
-                self._armed[name] = None
-                due.append(self.hosts[name])
+        while (deadline := self.deadline) is not None and deadline <= now:
+            _, name = heapq.heappop(self._timers)
+            del self._queued[name]
+            due.append(self.hosts[name])
         effects: list[Effect] = []
         for host in due:
             if host.state is CarpState.MASTER:  # and has been for an interval, without a failure: they are ours
@@ -244,12 +251,14 @@ class CarpEngine:
 
     def _rearm(self, host: VirtualHost, effects: list[Effect]) -> list[Effect]:
         """Note when the host wants the clock next. Called after everything that is told to a host."""
-        name, deadline = host.config.name, host.deadline
-        if self._armed.get(name) != deadline:
-            self._armed[name] = deadline
-            if deadline is not None:
-                heapq.heappush(self._timers, (deadline, name))
+        self._queue(host)
         return effects
+
+    def _queue(self, host: VirtualHost) -> None:
+        name, deadline = host.config.name, host.deadline
+        if deadline is not None and deadline < self._queued.get(name, deadline + 1):
+            self._queued[name] = deadline
+            heapq.heappush(self._timers, (deadline, name))
 
     # Outcomes and wishes
 

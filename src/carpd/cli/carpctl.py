@@ -12,6 +12,7 @@ from typing import Protocol, cast
 from carpd import __version__
 
 COMMANDS = {
+    "status": ("carpd.cli.status", "tell the state of every virtual host, or all about one"),
     "decode": ("carpd.cli.decode", "print the advertisements in a capture file"),
 }
 """Name -> module (a `Command`), and what it does."""

@@ -113,6 +113,7 @@ class Node:
         self.directory = Path(tempfile.mkdtemp(prefix=f"carpd-lab-{name}-"))
         """For files of the node's programs; it is deleted with the node."""
         self._processes: list[Process] = []
+        self.network = namespaces.new_network_namespace()
         home = os.open("/proc/thread-self/ns/pid", os.O_RDONLY)
         try:
             namespaces.unshare(CLONE_NEWPID)  # for the children that this thread makes now
@@ -122,20 +123,16 @@ class Node:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C on the terminal is for the laboratory alone
-                preexec_fn=_become_init,
+                preexec_fn=_let_the_kernel_collect_orphans,
             )
+            self._pids = os.open("/proc/thread-self/ns/pid_for_children", os.O_RDONLY)
         finally:
             namespaces.setns(home, CLONE_NEWPID)
             os.close(home)
-        self.network = os.open(f"/proc/{self._init.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self._pids = os.open(f"/proc/{self._init.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
-    @property
-    def network_path(self) -> str:
-        """The node's network for `ip link ... netns PATH`."""
-        return f"/proc/{os.getpid()}/fd/{self.network}"
-
-    def run(self, argv: Sequence[str], *, stdin: str = "", timeout_ns: int = 10 * SECOND) -> str:
+    def run(
+        self, argv: Sequence[str], *, stdin: str = "", timeout_ns: int = 10 * SECOND, pass_fds: Sequence[int] = ()
+    ) -> str:
         """Run a program to its end and return what it printed. Raise LabError if it fails or takes too long."""
         with self._children():
             process = subprocess.Popen(
@@ -144,6 +141,7 @@ class Node:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                pass_fds=pass_fds,
                 preexec_fn=self._enter_network,
             )
         try:
@@ -190,9 +188,9 @@ class Node:
         with namespaces.inside(self.network):
             yield
 
-    def ip(self, *commands: str) -> None:
+    def ip(self, *commands: str, pass_fds: Sequence[int] = ()) -> None:
         """Run commands of ip(8), without the word "ip", in one go."""
-        self.run(("ip", "-batch", "-"), stdin="\n".join(commands) + "\n")
+        self.run(("ip", "-batch", "-"), stdin="\n".join(commands) + "\n", pass_fds=pass_fds)
 
     def sysctl(self, **values: int) -> None:
         """Set sysctls below net, with two underscores for each dot: sysctl(ipv4__ip_forward=1)."""
@@ -248,7 +246,5 @@ class Node:
         namespaces.enter(self.network)
 
 
-def _become_init() -> None:
-    """In the first process of a node: a network of its own; the kernel collects orphans that end."""
-    namespaces.unshare(namespaces.CLONE_NEWNET)
+def _let_the_kernel_collect_orphans() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -107,8 +107,9 @@ class Lab:
         name = f"{node.name}.{interface}"
         assert len(name) <= _INTERFACE_NAME_LIMIT, f"too long for the name of a switch port: {name}"
         self.backbone.ip(
-            f"link add {name} type veth peer name {interface} netns {node.network_path}",
+            f"link add {name} type veth peer name {interface} netns /proc/self/fd/{node.network}",
             f"link set {name} master {switch.name} up",
+            pass_fds=(node.network,),
         )
         node.ip(f"link set {interface} up", *(f"address add {address} dev {interface}" for address in addresses))
         return Port(self, name)

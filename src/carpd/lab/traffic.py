@@ -108,7 +108,7 @@ class Download:
 
     @property
     def connected(self) -> bool:
-        """Whether the first byte arrived."""
+        """Whether there is a connection."""
         return self.first_ns > 0
 
     @property
@@ -122,9 +122,21 @@ class Download:
         return int(self._memory[0])
 
     @property
-    def bytes(self) -> memoryview[int]:
-        """Bytes received in each interval until now; what lies beyond it is zero."""
+    def received(self) -> memoryview[int]:
+        """Bytes received in each interval until the last one in which some were."""
         return self._memory[2 : 2 + int(self._memory[1])]
+
+    def received_since(self, since_ns: int) -> bool:
+        """Whether any byte came in an interval that began after since_ns."""
+        return self.connected and self.first_ns + (len(self.received) - 1) * self.width_ns > since_ns
+
+    def throughput(self, start_ns: int, end_ns: int, bins: int) -> list[float]:
+        """Bits per second in each of so many equal parts of a window."""
+        return measure.throughput(self.received, self.first_ns, self.width_ns, start_ns, end_ns, bins)
+
+    def output(self) -> str:
+        """What the client said before it ended."""
+        return self._client.output()
 
     def stop(self) -> None:
         self._client.stop()

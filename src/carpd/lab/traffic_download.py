@@ -3,7 +3,7 @@
 python -m carpd.lab.traffic_download serve ADDRESS PORT RATE
 python -m carpd.lab.traffic_download fetch ADDRESS PORT LIMIT MEMORY
 
-In 64-bit words of the memory: when the first interval began, how many intervals have ended or begun, and the bytes of each.
+In 64-bit words of the memory: when the first interval began, the number of intervals until now, the bytes of each.
 """
 
 from __future__ import annotations

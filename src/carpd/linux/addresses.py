@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 from carpd.errors import SystemCallError
-from carpd.linux.links import own_addresses
+from carpd.linux.links import addresses as all_addresses
 from carpd.linux.netlink import NetlinkSocket
 from carpd.wire import netlink, rtnetlink
 from carpd.wire.netlink import Message
@@ -55,6 +55,6 @@ def left_behind() -> list[tuple[int, IPv4Interface | IPv6Interface]]:
     """
     return [
         (found.index, ip_interface((found.address, found.prefix_length)))
-        for found in own_addresses()
+        for found in all_addresses()
         if found.protocol == rtnetlink.OUR_PROTOCOL
     ]

@@ -1,9 +1,9 @@
 """The lease gate: nothing answers for a virtual address unless this host's own advertisements leave it.
 
-Every interface has one nftables table, below the host's own firewall, and every virtual host a set in it. The set is empty,
-or holds one element, the interface's index, which expires: the lease. An advertisement of ours that leaves puts it there or
-renews it. Everything else to and from the virtual MAC and addresses is dropped while the set is empty. So a host whose
-daemon is killed, hangs or cannot send falls silent by itself.
+Every interface has one nftables table, below the host's own firewall, and every virtual host a set in it. The set is
+empty, or holds one element, the interface's index, which expires: the lease. An advertisement of ours that leaves puts
+it there or renews it. Everything else to and from the virtual MAC and addresses is dropped while the set is empty. So a
+host whose daemon is killed, hangs or cannot send falls silent by itself.
 
 A lease expires up to a tick (4 ms) early, never late. Ref: nft(8); docs/architecture.md, "Lease".
 """
@@ -18,6 +18,7 @@ import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
+from typing import Self
 
 from carpd.errors import SystemCallError
 from carpd.linux.netlink import NetlinkSocket
@@ -44,7 +45,7 @@ class Guard:
 
 
 def table_name(parent: str) -> str:
-    """The table of an interface's gate. Bytes that nft does not take in names become /40: no interface's name has "/"."""
+    """The table of an interface's gate. Bytes that nft takes in no name become like /40: no interface has a "/"."""
     plain = (chr(b) if _PLAIN.match(chr(b)) else f"/{b:02x}" for b in os.fsencode(parent))
     return _TABLE + "".join(plain)
 
@@ -74,7 +75,7 @@ def render(parent: str, guards: Sequence[Guard], stale: Collection[int] = ()) ->
 def _virtual_host(guard: Guard) -> list[str]:
     live = f"{_LIVE}{guard.vhid}"
     lease_ms = -(-guard.lease_ns // MILLISECOND)
-    # Without a size the kernel would reserve 1 MiB a set. Expired elements stay for up to a second: 85 of the shortest lease.
+    # Without a size the kernel reserves 1 MiB a set. Expired elements stay for a second: 85 of the shortest lease.
     return [
         f"set {live} {{ type iface_index; size 256; flags dynamic, timeout; }}",
         f"chain in_{guard.vhid} {{ meta iif @{live} return; counter drop; }}",
@@ -83,13 +84,13 @@ def _virtual_host(guard: Guard) -> list[str]:
     ]
 
 
-# What renews: an advertisement of CARP (version 2, type 1, authlen 7) that is no bow-out, from our own packet socket. Its
-# mark tells it from what this host forwards, and from virtual machines on this host that speak CARP themselves.
+# What renews: an advertisement of CARP (version 2, type 1, authlen 7) that is no bow-out, from our own packet socket.
+# Its mark tells it from what this host forwards, and from virtual machines on this host that speak CARP themselves.
 _OURS = f"meta mark {ADVERTISEMENT_MARK:#x}"
 _RENEWING = f"{carp.PROTOCOL} @th,0,8 0x21 @th,24,8 7 @th,40,8 != {carp.BOW_OUT}"
 
-# Frames of VLANs only pass through the interface that they stand on; VLAN 0 is no VLAN but a priority. MACs and tags are
-# matched as raw bytes: to `ether` nft adds a test of the incoming interface, which not every kernel has at egress.
+# Frames of VLANs only pass through the interface that they stand on; VLAN 0 is no VLAN but a priority. MACs and tags
+# are matched as raw bytes: to `ether` nft adds a test of the incoming interface, which not every kernel has at egress.
 _FOREIGN_VLANS = ["@ll,96,16 0x8100 @ll,116,12 != 0 accept", "@ll,96,16 0x88a8 accept"]
 
 
@@ -149,7 +150,7 @@ def install(parent: str, guards: Sequence[Guard]) -> None:
         remove(parent)
         return
     tried = f"install the lease gate of {parent}"
-    if not parent.isprintable() or set(parent) & set('"\\'):
+    if not parent.isprintable() or set(parent) & set('"\\*'):
         raise SystemCallError(tried, errno.EINVAL, "nft cannot write the interface's name")
     with NetlinkSocket(netlink.NETFILTER) as kernel:
         stale = _vhids(kernel, parent) - {guard.vhid for guard in guards}
@@ -192,6 +193,12 @@ class LeaseKeeper:
     def __init__(self) -> None:
         """Raise SystemCallError."""
         self._kernel = NetlinkSocket(netlink.NETFILTER)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._kernel.close()

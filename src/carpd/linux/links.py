@@ -36,7 +36,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class LinkAppeared:
-    """An interface is new, or has this name now."""
+    """An interface is new, or has a new name."""
 
     link: Link
 
@@ -73,10 +73,15 @@ def links() -> list[Link]:
         return [Link.from_message(link) for link in heard if link]
 
 
-def own_addresses() -> list[AddressMessage]:
-    """Every address of every interface, ours included: their `protocol` is OUR_PROTOCOL. Raise SystemCallError."""
+def addresses() -> list[AddressMessage]:
+    """Every address of every interface; the `protocol` of virtual ones is OUR_PROTOCOL. Raise SystemCallError."""
     with NetlinkSocket(netlink.ROUTE) as kernel:
         return [*map(AddressMessage.from_message, kernel.ask("list the addresses", rtnetlink.dump_addresses()))]
+
+
+def own_addresses() -> list[AddressMessage]:
+    """The host's own addresses, without the virtual ones. Raise SystemCallError."""
+    return [found for found in addresses() if found.protocol != rtnetlink.OUR_PROTOCOL]
 
 
 def source_addresses(index: int) -> tuple[bytes | None, bytes | None]:
@@ -85,10 +90,10 @@ def source_addresses(index: int) -> tuple[bytes | None, bytes | None]:
     Never a virtual address, nor one that is not usable yet or not any more. Raise SystemCallError.
     """
     unusable = rtnetlink.TENTATIVE | rtnetlink.DADFAILED | rtnetlink.DEPRECATED
-    ours = [a for a in own_addresses() if a.index == index and a.protocol != rtnetlink.OUR_PROTOCOL]
-    ipv4 = [a for a in ours if len(a.address) == 4]
+    own = [a for a in own_addresses() if a.index == index]
+    ipv4 = [a for a in own if len(a.address) == 4]
     ipv4.sort(key=lambda a: (a.scope, bool(a.flags & rtnetlink.SECONDARY)))
-    ipv6 = [a for a in ours if len(a.address) == 16 and a.scope == rtnetlink.SCOPE_LINK and not a.flags & unusable]
+    ipv6 = [a for a in own if len(a.address) == 16 and a.scope == rtnetlink.SCOPE_LINK and not a.flags & unusable]
     return (ipv4[0].address if ipv4 else None), (ipv6[0].address if ipv6 else None)
 
 
@@ -124,7 +129,7 @@ def _index(kernel: NetlinkSocket, tried: str, name: str) -> int:
 
 
 class LinkMonitor:
-    """Tells how the interfaces and their addresses change, from what they are when it is made.
+    """Knows the interfaces, and tells how they and their addresses change after it was made.
 
     A rename is told as gone and appeared: the configuration knows interfaces by their names.
     """
@@ -133,7 +138,7 @@ class LinkMonitor:
         """Raise SystemCallError."""
         groups = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_IPV4_ADDRESS, rtnetlink.GROUP_IPV6_ADDRESS)
         self._listener = NetlinkListener(netlink.ROUTE, groups)
-        self._known: dict[int, Link] = {}
+        self._known = {link.index: link for link in links()}
 
     def fileno(self) -> int:
         return self._listener.fileno()
@@ -155,7 +160,7 @@ class LinkMonitor:
         return changes
 
     def resync(self) -> list[LinkChange]:
-        """Ask for everything, and return what differs from what was told: at the start, and when messages were lost.
+        """Ask for everything, and return what differs from what is known. `changes` does it when messages were lost.
 
         Raise SystemCallError.
         """
@@ -168,11 +173,13 @@ class LinkMonitor:
     def _see(self, link: Link) -> list[LinkChange]:
         before = self._known.get(link.index)
         self._known[link.index] = link
+        if before == link:
+            return []
         if before is None:
             return [LinkAppeared(link)]
         if before.name != link.name:
             return [LinkGone(link.index, before.name), LinkAppeared(link)]
-        return [LinkChanged(link)] if before != link else []
+        return [LinkChanged(link)]
 
     def _hear(self, message: netlink.Message) -> list[LinkChange]:
         if message.kind in (rtnetlink.NEWADDR, rtnetlink.DELADDR):

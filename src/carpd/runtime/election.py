@@ -22,6 +22,7 @@ from typing import NamedTuple
 from carpd.carp.engine import CarpEngine
 from carpd.carp.status import host_status, interface_status
 from carpd.effects import DemotionChanged, Effect, StateChanged
+from carpd.errors import SystemCallError
 from carpd.events import (
     Configure,
     Event,
@@ -32,7 +33,16 @@ from carpd.events import (
     TimersDue,
 )
 from carpd.linux import privileges
-from carpd.linux.links import AddressesChanged, Link, LinkChange, LinkChanged, LinkGone, LinkMonitor
+from carpd.linux.links import (
+    AddressesChanged,
+    Link,
+    LinkAppeared,
+    LinkChange,
+    LinkChanged,
+    LinkGone,
+    LinkMonitor,
+    links,
+)
 from carpd.linux.timer import Timer
 from carpd.runtime.channel import Channel, ChannelClosedError
 from carpd.runtime.interface_port import InterfacePort
@@ -125,7 +135,7 @@ class Election:
     # Links
 
     def _link_changed(self, change: LinkChange) -> None:
-        if isinstance(change, LinkChanged):
+        if isinstance(change, (LinkAppeared, LinkChanged)):
             self._use(change.link)
         elif isinstance(change, LinkGone):
             self._drop(lambda port: port.link.index == change.index)
@@ -144,7 +154,7 @@ class Election:
         if port is None:
             try:
                 port = self._ports[link.name] = InterfacePort(link)
-            except OSError as error:
+            except SystemCallError as error:  # it may be going away just now
                 self._log(logging.ERROR, f"{link.name}: {error}")
                 return
             self._poll.register(port.packets.fileno(), select.EPOLLIN)
@@ -190,7 +200,7 @@ class Election:
     def _configure(self, now: int, message: Configure) -> None:
         before = {config.name: config for config in self._performer.configs}
         self._performer.configure((before | {c.name: c for c in message.virtual_hosts}).values())
-        for link in self._links.links():
+        for link in links():
             self._use(link)
         self._feed(now, message)
         self._performer.configure(message.virtual_hosts)

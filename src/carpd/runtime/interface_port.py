@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from carpd.events import Family, InterfaceChanged
+from carpd.linux import sysctls
 from carpd.linux.links import Link, own_addresses, source_addresses
-from carpd.linux.packets import PacketSocket, UnicastSender
-from carpd.linux.sysctls import forwards_ipv6
+from carpd.linux.packets import PacketSocket
+from carpd.linux.unicast import UnicastSender
 
 
 class InterfacePort:
     """An interface that exists. It ends with the interface: one that comes back under its name is another one."""
 
     def __init__(self, link: Link) -> None:
-        """Open its sockets. Raise OSError."""
+        """Open its sockets. Raise SystemCallError."""
         self.link = link
         self.packets = PacketSocket(link.index)
         self._unicast = UnicastSender(link.index)
@@ -29,18 +30,19 @@ class InterfacePort:
         return self._sources[family]
 
     def read_addresses(self) -> None:
-        """Learn the host's own addresses on the interface from the kernel."""
+        """Learn the host's own addresses on the interface from the kernel. Raise SystemCallError."""
         ipv4, ipv6 = source_addresses(self.link.index)
         self._sources = {Family.IPV4: ipv4, Family.IPV6: ipv6}
-        self._own = tuple(address.packed for address in own_addresses(self.link.index))
+        self._own = tuple(own.address for own in own_addresses() if own.index == self.link.index)
 
     def send_unicast(self, family: Family, source: bytes, peer: bytes, payload: bytes) -> int:
-        """Send to one peer: the kernel finds the way and the neighbour. Return an errno, 0 for success."""
-        return self._unicast.send(family, source, peer, payload)
+        """Send to one peer, unless that is this host: all nodes may have one list. Return an errno, 0 for success."""
+        return 0 if peer in self._own else self._unicast.send(family, source, peer, payload)
 
     def as_event(self) -> InterfaceChanged:
         """What the engine is to know of it."""
-        return InterfaceChanged(self.link.name, self.link.up, self.link.mac, self._own, forwards_ipv6(self.link.name))
+        router = sysctls.read("ipv6", "conf", self.link.name, "forwarding") == "1"
+        return InterfaceChanged(self.link.name, self.link.up, self.link.mac, self._own, router)
 
     def close(self) -> None:
         self.packets.close()

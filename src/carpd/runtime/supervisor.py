@@ -112,7 +112,6 @@ class Supervisor:
         try:
             await self._control.start()
             self._start_election()
-            self._links.resync()
             self._prepare()
             loop.add_reader(self._links.fileno(), self._links_changed)
             await self._finished.wait()
@@ -138,7 +137,8 @@ class Supervisor:
         how = f"killed by {signal.Signals(-exit_status).name}" if exit_status < 0 else f"exit status {exit_status}"
         LOG.error("the election process ended (%s): every virtual host is silent; starting it again", how)
         self._restarts += 1
-        self._preparation.silence()
+        for line in self._preparation.silence():
+            LOG.error("%s", line)
         lived = time.monotonic() - run.started if run else 0.0
         delay = 0.0 if lived > RESTART_DELAY_S else RESTART_DELAY_S
         asyncio.get_running_loop().call_later(delay, self._restart_election)

@@ -1,0 +1,253 @@
+"""The demo: two firewalls with carpd, a client that notices everything, and seven things that happen to them.
+
+Each step does something and waits until what had to come of it is there: the right master, every probe stream
+answered, both downloads flowing. Then all is left alone for a moment, and the step is measured.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from carpd import __version__
+from carpd.lab.daemons import Carpd
+from carpd.lab.firewalls import LAN_GATEWAYS, SERVER, FirewallNetwork
+from carpd.lab.measure import ANSWER_NS, Loss, outages
+from carpd.lab.story import FAMILIES, Span, Step, Story, role
+from carpd.lab.topology import Lab
+from carpd.lab.traffic import Download, Probe, ProbeRecord
+from carpd.lab.waiting import LabError, LabTimeoutError, wait_until
+from carpd.units import MILLISECOND, SECOND
+
+STEP_LIMIT_NS = 20 * SECOND
+"""When a step is given up. TCP, which doubles its waiting time, may need twice the master-down time to flow again."""
+
+LOOK_NS = 50 * MILLISECOND
+"""How often the daemons are asked for their states."""
+
+_CALM_NS = 700 * MILLISECOND
+"""How long all is left alone after a step, so that what comes late is seen in its own step."""
+
+_RECENT_NS = 200 * MILLISECOND
+"""Who was served this recently is served."""
+
+
+class Kind(enum.Enum):
+    """How much of an interruption the protocol can't help."""
+
+    START = enum.auto()
+    """Nobody was served before."""
+    PLANNED = enum.auto()
+    """None at all: the old master leaves when the new one is there."""
+    FAILURE = enum.auto()
+    """The backup's master-down time: so long it waits for a master that says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What a step does, and which firewall has to be master in the end."""
+
+    name: str
+    what: str
+    kind: Kind
+    master: str
+    perform: Callable[[Demo], None]
+
+
+def _start(demo: Demo) -> None:
+    for daemon in demo.daemons:
+        daemon.start()
+
+
+def _cut_power(demo: Demo) -> None:
+    demo.network.lab.power_cut(demo.a.firewall.ports)
+    demo.begin_trouble("no power")
+
+
+def _return_power(demo: Demo) -> None:
+    demo.network.lab.power_back(demo.a.firewall.ports)
+    demo.end_trouble()
+
+
+def _stop(demo: Demo) -> None:
+    status = demo.a.stop()
+    if status:
+        raise LabError(f"carpd ended with status {status}")
+    demo.begin_trouble("stopped")
+
+
+def _return(demo: Demo) -> None:
+    demo.a.start()
+    demo.end_trouble()
+
+
+def _unplug(demo: Demo) -> None:
+    demo.a.firewall.lan.unplug()
+    demo.begin_trouble("no LAN cable")
+
+
+def _plug(demo: Demo) -> None:
+    demo.a.firewall.lan.plug()
+    demo.end_trouble()
+
+
+ACTS = (
+    Act("start", "both firewalls start", Kind.START, "fw-a", _start),
+    Act("power cut", "all switch ports of fw-a drop everything", Kind.FAILURE, "fw-b", _cut_power),
+    Act("power returns", "the switch ports of fw-a work again", Kind.PLANNED, "fw-a", _return_power),
+    Act("stop", "carpd on fw-a is asked to end (SIGTERM)", Kind.PLANNED, "fw-b", _stop),
+    Act("return", "carpd on fw-a is started again", Kind.PLANNED, "fw-a", _return),
+    Act("cable lost", "fw-a loses its LAN cable, and with it both gateways", Kind.FAILURE, "fw-b", _unplug),
+    Act("cable back", "the LAN cable of fw-a is plugged in again", Kind.PLANNED, "fw-a", _plug),
+)
+
+
+class Demo:
+    """One run. `show` is called whenever the daemons have been asked for their states."""
+
+    def __init__(self, lab: Lab, show: Callable[[Demo], None]) -> None:
+        self.network = FirewallNetwork(lab)
+        self.a, self.b = (Carpd(firewall) for firewall in self.network.firewalls)
+        self.act = ACTS[0]
+        self.states: dict[str, dict[str, str]] = {daemon.name: {} for daemon in self.daemons}
+        self._show = show
+        self._looked_ns = 0
+        client, server = self.network.client, self.network.server
+        targets = {("IPv4", "server"): SERVER[0], ("IPv6", "server"): SERVER[1]}
+        targets |= {("IPv4", "gateway"): LAN_GATEWAYS[0], ("IPv6", "gateway"): LAN_GATEWAYS[1]}
+        self.story = Story(version=__version__, kernel=os.uname().release, start_ns=time.monotonic_ns())
+        self._probe = Probe(client, {" ".join(name): address for name, address in targets.items()})
+        self.downloads = {
+            family: Download(client, server, address) for family, address in zip(FAMILIES, SERVER, strict=True)
+        }
+
+    @property
+    def daemons(self) -> tuple[Carpd, Carpd]:
+        return self.a, self.b
+
+    @property
+    def master(self) -> str | None:
+        """The node that is master of every virtual host, if no other that can be heard is master of any."""
+        heard = {name: states for name, states in self.states.items() if not self._without_power(name)}
+        masters = [name for name, states in heard.items() if "MASTER" in states.values()]
+        return masters[0] if len(masters) == 1 and role(heard[masters[0]]) == "MASTER" else None
+
+    def streams(self, family: str) -> list[ProbeRecord]:
+        """The probe streams of a family: to the server, through the gateway, and to the gateway."""
+        return [record for name, record in self._probe.records.items() if name.startswith(family)]
+
+    def run(self) -> Story:
+        """All steps, or as many as work."""
+        for self.act in ACTS:
+            step = self._play(self.act)
+            self.story.steps.append(step)
+            if step.trouble:
+                break
+        self._show(self)
+        self._conclude()
+        return self.story
+
+    def begin_trouble(self, what: str) -> None:
+        """Note for the picture what fw-a lacks from now on."""
+        now = time.monotonic_ns()
+        self.story.troubles.append(Span(self.a.name, what, now, 0))
+
+    def end_trouble(self) -> None:
+        self.story.troubles[-1].end_ns = time.monotonic_ns()
+
+    def _play(self, act: Act) -> Step:
+        before, bound, trouble = self.master, self._bound_ns(act), ""
+        start = time.monotonic_ns()
+        try:
+            act.perform(self)
+            acted = time.monotonic_ns()
+            self._wait(lambda: self.master == act.master and self._served_since(acted), STEP_LIMIT_NS, act)
+            self._rest(_CALM_NS)
+        except LabError as error:
+            trouble = str(error)
+        end = time.monotonic_ns()
+        self._rest(ANSWER_NS)
+        return Step(
+            name=act.name,
+            what=act.what,
+            start_ns=start,
+            end_ns=end,
+            master_before=before,
+            master_after=self.master,
+            master_wanted=act.master,
+            losses={family: self._losses(family, end) for family in FAMILIES},
+            bound_ns=bound,
+            trouble=trouble,
+        )
+
+    def _bound_ns(self, act: Act) -> int | None:
+        if act.kind is Kind.FAILURE:
+            return self.b.master_down_ns()
+        return 0 if act.kind is Kind.PLANNED else None
+
+    def _losses(self, family: str, end_ns: int) -> tuple[Loss, ...]:
+        """From where the last step's measurement ended, so that no probe is left out."""
+        start_ns = self.story.steps[-1].end_ns if self.story.steps else self.story.start_ns
+        return tuple(record.loss(start_ns, end_ns) for record in self.streams(family))
+
+    def _served_since(self, acted_ns: int) -> bool:
+        """Whether each probe stream and each download got something recently. Raise LabError if a download broke."""
+        since = max(acted_ns, time.monotonic_ns() - _RECENT_NS)
+        for family, download in self.downloads.items():
+            if not download.running:
+                raise LabError(f"the {family} download broke: {download.output()}")
+            if not download.received_since(since):
+                return False
+        return all(record.answered_since(since) for family in FAMILIES for record in self.streams(family))
+
+    def _wait(self, condition: Callable[[], bool], limit_ns: int, act: Act) -> None:
+        def look_and_check() -> bool:
+            self._look()
+            return condition()
+
+        try:
+            wait_until(look_and_check, limit_ns, act.what)
+        except LabTimeoutError:
+            roles = ", ".join(f"{name} is {role(states)}" for name, states in self.states.items())
+            served = "" if self._served_since(0) else "; the client is not served"
+            raise LabTimeoutError(f"after {limit_ns // SECOND} s {roles}{served}") from None
+
+    def _rest(self, duration_ns: int) -> None:
+        until = time.monotonic_ns() + duration_ns
+        self._wait(lambda: time.monotonic_ns() >= until, 2 * duration_ns, self.act)
+
+    def _look(self) -> None:
+        """Ask the daemons for their states, now and then, and note when a role changed."""
+        now = time.monotonic_ns()
+        if now < self._looked_ns + LOOK_NS:
+            return
+        self._looked_ns = now
+        for daemon in self.daemons:
+            states = self.states[daemon.name] = daemon.states()
+            spans = [span for span in self.story.roles if span.node == daemon.name]
+            if not spans or spans[-1].what != role(states):
+                self.story.roles.append(Span(daemon.name, role(states), now, now))
+            for span in spans[-1:]:
+                span.end_ns = now
+        self._show(self)
+
+    def _without_power(self, name: str) -> bool:
+        return any(span.node == name and span.what == "no power" and not span.end_ns for span in self.story.troubles)
+
+    def _conclude(self) -> None:
+        """What the picture needs beyond the steps."""
+        story = self.story
+        story.end_ns = time.monotonic_ns()
+        for trouble in story.troubles:
+            trouble.end_ns = trouble.end_ns or story.end_ns
+        bins = (story.end_ns - story.start_ns) // LOOK_NS
+        for family, download in self.downloads.items():
+            story.outages[family] = [
+                outage
+                for record in self.streams(family)
+                for outage in outages(record.sent, record.received, story.start_ns, story.end_ns - ANSWER_NS)
+            ]
+            story.throughput[family] = download.throughput(story.start_ns, story.end_ns, bins)

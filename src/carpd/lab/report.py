@@ -1,0 +1,172 @@
+"""The demo as a picture: time across, the role of each node, the probes that were lost, the throughput.
+
+It is SVG without anything from elsewhere; `render` puts it into a page with the table, or returns it alone.
+Light or dark as the reader's system is.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+
+from carpd.lab.story import COLUMNS, FAMILIES, Span, Story, row
+from carpd.units import SECOND
+
+_WIDTH = 1180
+_LEFT, _RIGHT = 92, 20
+_ROLE_HEIGHT, _PROBE_HEIGHT, _CURVE_HEIGHT = 30, 16, 110
+_TOP = 62  # below the names of the steps
+_LANES = {
+    "fw-a": _TOP,
+    "fw-b": _TOP + 42,
+    "lost IPv4": _TOP + 100,
+    "lost IPv6": _TOP + 124,
+}
+_CURVE_TOP = _TOP + 164
+_AXIS = _CURVE_TOP + _CURVE_HEIGHT
+_HEIGHT = _AXIS + 34
+_NARROWEST = 1.5  # a lost probe is a millisecond and has to be seen
+
+_STYLE = """
+svg{--ink:#1f2933;--soft:#68737d;--line:#d5dbe1;--lane:#f1f4f6;--master:#12855f;--backup:#7ba7cf;--init:#d9962b;
+--off:#b4bcc4;--lost:#d03b3b;--v4:#2563b8;--v6:#a34fa0;font:13px system-ui,sans-serif}
+@media (prefers-color-scheme:dark){svg{--ink:#e6ebef;--soft:#9aa5ae;--line:#3a444d;--lane:#222a31;--master:#2bb586;
+--backup:#4f7ca6;--init:#e0a94a;--off:#56616b;--lost:#f26d6d;--v4:#6fa8f5;--v6:#d58ad2}}
+svg text{fill:var(--ink)}svg .soft{fill:var(--soft);font-size:11px}svg .in{fill:#fff;font-weight:600;font-size:12px}
+.lane{fill:var(--lane)}.line{stroke:var(--line)}.step{stroke:var(--soft);stroke-dasharray:2 3}
+.MASTER{fill:var(--master)}.BACKUP{fill:var(--backup)}.INIT{fill:var(--init)}.off{fill:var(--off)}
+.lost{fill:var(--lost)}.hatch{fill:url(#hatch)}.IPv4{stroke:var(--v4)}.IPv6{stroke:var(--v6)}.curve{fill:none;stroke-width:1.6}
+"""
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>carpd demo</title>
+<style>
+:root{{color-scheme:light dark;--bg:#fff;--ink:#1f2933;--soft:#68737d;--line:#d5dbe1;--bad:#d03b3b;--good:#12855f}}
+@media (prefers-color-scheme:dark){{:root{{--bg:#161b20;--ink:#e6ebef;--soft:#9aa5ae;--line:#3a444d;--bad:#f26d6d;
+--good:#2bb586}}}}
+body{{margin:2rem auto;max-width:75rem;padding:0 1rem;background:var(--bg);color:var(--ink);
+font:16px/1.5 system-ui,sans-serif}}
+h1{{font-size:1.4rem;margin:0}}p{{color:var(--soft);margin:.3rem 0 1.2rem}}svg{{width:100%;height:auto}}
+table{{border-collapse:collapse;margin-top:1.5rem;width:100%;font-variant-numeric:tabular-nums}}
+th,td{{text-align:left;padding:.35rem .7rem;border-bottom:1px solid var(--line)}}th{{color:var(--soft);font-weight:500}}
+td:nth-child(n+3):nth-child(-n+6),th:nth-child(n+3):nth-child(-n+6){{text-align:right}}
+.ok{{color:var(--good)}}.wrong{{color:var(--bad)}}
+</style>
+<h1>Two firewalls, one pair of gateway addresses: {verdict}</h1>
+<p>carpd {version}, Linux {kernel}, {seconds:.0f} s in network namespaces. The client sends a probe every millisecond to
+the gateway and through it to the server, and downloads over TCP, all by IPv4 and by IPv6.</p>
+{svg}
+<table><tr>{head}</tr>
+{rows}
+</table>
+<p>A gap lasts from the last probe that was answered to the next one that is. The bound is the protocol's own: the
+backup's master-down time after a failure that nobody announces, and nothing for a planned move.</p>
+</html>
+"""
+
+
+def render(story: Story, *, svg_alone: bool = False) -> str:
+    """The picture of a finished run, as an HTML page or as SVG."""
+    svg = "\n".join(_svg(story))
+    if svg_alone:
+        return svg
+    rows = "\n".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells[:-1]) + _verdict_cell(cells[-1]) + "</tr>"
+        for cells in map(row, story.steps)
+    )
+    return _PAGE.format(
+        verdict="; ".join(map(html.escape, story.faults)) or "every step did what it must",
+        version=html.escape(story.version),
+        kernel=html.escape(story.kernel),
+        seconds=(story.end_ns - story.start_ns) / SECOND,
+        svg=svg,
+        head="".join(f"<th>{html.escape(name)}</th>" for name in COLUMNS),
+        rows=rows,
+    )
+
+
+def _verdict_cell(verdict: str) -> str:
+    return f'<td class="{"ok" if verdict == "ok" else "wrong"}">{html.escape(verdict)}</td>'
+
+
+def _svg(story: Story) -> Iterator[str]:
+    yield (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        'aria-label="Roles, lost probes and throughput over time">'
+    )
+    yield f"<style>{_STYLE}</style>"
+    yield (
+        '<defs><pattern id="hatch" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+        '<rect width="3" height="7" fill="#000" opacity=".35"/></pattern></defs>'
+    )
+    yield from _frame(story)
+    for span in story.roles:
+        yield from _role(story, span)
+    for span in story.troubles:
+        yield _box(story, span.node, span.start_ns, span.end_ns, _ROLE_HEIGHT, "hatch", f"{span.node}: {span.what}")
+    for family in FAMILIES:
+        for outage in story.outages[family]:
+            title = f"{family}: {outage.lost} probes in {outage.gap_ns / 1e6:.1f} ms"
+            yield _box(story, f"lost {family}", outage.start_ns, outage.end_ns, _PROBE_HEIGHT, "lost", title)
+    yield from _curves(story)
+    yield "</svg>"
+
+
+def _x(story: Story, time_ns: int) -> float:
+    share = (time_ns - story.start_ns) / (story.end_ns - story.start_ns)
+    return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
+
+
+def _frame(story: Story) -> Iterator[str]:
+    """Lanes, their names, the steps and the seconds."""
+    width = _WIDTH - _LEFT - _RIGHT
+    for name, y in _LANES.items():
+        height = _ROLE_HEIGHT if name.startswith("fw") else _PROBE_HEIGHT
+        yield f'<text x="{_LEFT - 12}" y="{y + height / 2 + 4}" text-anchor="end">{name}</text>'
+        yield f'<rect class="lane" x="{_LEFT}" y="{y}" width="{width}" height="{height}" rx="3"/>'
+    for number, step in enumerate(story.steps):
+        x = _x(story, step.start_ns)
+        y = 18 + number % 2 * 20  # in two rows: a short step has a long name
+        yield f'<line class="step" x1="{x:.1f}" x2="{x:.1f}" y1="{y + 4}" y2="{_AXIS}"/>'
+        yield f'<text x="{x + 4:.1f}" y="{y}"><title>{html.escape(step.what)}</title>{html.escape(step.name)}</text>'
+    yield f'<line class="line" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{_AXIS}" y2="{_AXIS}"/>'
+    for second in range(0, (story.end_ns - story.start_ns) // SECOND + 1, 5):
+        x = _x(story, story.start_ns + second * SECOND)
+        yield f'<text class="soft" x="{x:.1f}" y="{_AXIS + 18}" text-anchor="middle">{second} s</text>'
+
+
+def _role(story: Story, span: Span) -> Iterator[str]:
+    """A coloured bar with the role in it, where there is room."""
+    style = span.what.split("/")[0]
+    title = f"{span.node}: {span.what} for {(span.end_ns - span.start_ns) / SECOND:.2f} s"
+    yield _box(story, span.node, span.start_ns, span.end_ns, _ROLE_HEIGHT, style, title)
+    x, end = _x(story, span.start_ns), _x(story, span.end_ns)
+    if end - x > 9 * len(span.what) + 10:
+        y = _LANES[span.node] + _ROLE_HEIGHT / 2 + 4
+        yield f'<text class="in" x="{x + 8:.1f}" y="{y}">{span.what}</text>'
+
+
+def _box(story: Story, lane: str, start_ns: int, end_ns: int, height: int, style: str, title: str) -> str:
+    x = _x(story, start_ns)
+    width = max(_x(story, end_ns) - x, _NARROWEST)
+    return (
+        f'<rect class="{style}" x="{x:.1f}" y="{_LANES[lane]}" width="{width:.1f}" height="{height}" rx="2">'
+        f"<title>{html.escape(title)}</title></rect>"
+    )
+
+
+def _curves(story: Story) -> Iterator[str]:
+    """The downloads, both on one scale."""
+    top = max(1.0, *(rate for rates in story.throughput.values() for rate in rates))
+    yield f'<text class="soft" x="{_LEFT - 12}" y="{_CURVE_TOP + 8}" text-anchor="end">{top / 1e6:.0f} Mbit/s</text>'
+    yield f'<text class="soft" x="{_LEFT - 12}" y="{_AXIS}" text-anchor="end">0</text>'
+    for number, (family, rates) in enumerate(story.throughput.items()):
+        step = (_WIDTH - _LEFT - _RIGHT) / max(len(rates), 1)
+        points = " ".join(
+            f"{_LEFT + (i + 0.5) * step:.1f},{_AXIS - rate / top * _CURVE_HEIGHT:.1f}" for i, rate in enumerate(rates)
+        )
+        yield f'<polyline class="curve {family}" points="{points}"/>'
+        y = _CURVE_TOP + 36 + number * 20
+        yield f'<line class="{family}" x1="12" x2="30" y1="{y - 4}" y2="{y - 4}" stroke-width="2"/>'
+        yield f'<text class="soft" x="36" y="{y}">TCP {family}</text>'

@@ -1,0 +1,143 @@
+"""Makes interfaces ready for virtual hosts, keeps them so, and puts everything back at the end.
+
+The order is what makes it safe: the gate of an interface stands, closed, before the first macvlan on it is up, and goes
+after the last one. Ref: design §6.1, §7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+from carpd.config.model import MacMode, VirtualHostConfig
+from carpd.errors import SystemCallError
+from carpd.linux import interfaces, lease
+from carpd.linux.addresses import AddressTable
+from carpd.linux.interfaces import JOURNAL
+from carpd.linux.lease import Guard, LeaseKeeper
+from carpd.linux.links import Link, links, own_addresses
+from carpd.linux.sysctls import SysctlJournal
+from carpd.wire.carp import virtual_mac
+
+
+def own_addresses_by_interface() -> Mapping[str, Sequence[IPv4Address | IPv6Address]]:
+    """The host's own addresses, without what carpd has put there. Raise SystemCallError."""
+    names = {link.index: link.name for link in links()}
+    found: dict[str, list[IPv4Address | IPv6Address]] = {name: [] for name in names.values()}
+    for own in own_addresses():
+        if own.index in names:
+            found[names[own.index]].append(ip_address(own.address))
+    return found
+
+
+class Preparation:
+    """The devices and gates of these virtual hosts, as far as their interfaces exist."""
+
+    def __init__(self, hosts: Iterable[VirtualHostConfig], state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._by_interface: dict[str, list[VirtualHostConfig]] = {}
+        for host in hosts:
+            self._by_interface.setdefault(host.interface, []).append(host)
+        self._journal: SysctlJournal | None = None
+        self._parents: dict[str, Link] = {}
+        self._devices: dict[str, int] = {}
+        """Virtual hosts that are prepared, and the interface index of the device of each."""
+
+    @property
+    def prepared(self) -> Sequence[str]:
+        """The virtual hosts that may take part."""
+        return list(self._devices)
+
+    def mac(self, interface: str) -> bytes | None:
+        """The link-layer address of an interface, as far as it is there."""
+        parent = self._parents.get(interface)
+        return parent.mac if parent else None
+
+    def clean_left_behind(self) -> list[str]:
+        """Undo what a killed daemon has done; return what that was, a line each. Raise SystemCallError."""
+        done = interfaces.clean_left_behind(self._state_dir)
+        self._journal = SysctlJournal(self._state_dir / JOURNAL)
+        return done
+
+    def prepare(self) -> tuple[list[str], list[str]]:
+        """Prepare what can be and is not yet, or not any more: (virtual hosts that are ready now, what was refused)."""
+        ready: list[str] = []
+        refused: list[str] = []
+        try:
+            present = {link.name: link for link in links()}
+            gates = set(lease.installed())
+        except SystemCallError as error:
+            return [], [str(error)]
+        for interface, hosts in self._by_interface.items():
+            parent = present.get(interface)
+            before = self._parents.get(interface)
+            if parent is None or before is None or before.index != parent.index:
+                self._forget(hosts)
+                self._parents.pop(interface, None)
+            if parent is None:
+                continue
+            try:
+                if interface not in gates or before is None or before.index != parent.index:
+                    self._forget(hosts)
+                    lease.install(interface, [_guard(host) for host in hosts])
+                self._parents[interface] = parent
+                for host in hosts:
+                    device = present.get(host.device)
+                    if device is None or device.index != self._devices.get(host.name):
+                        self._devices[host.name] = self._device(host, parent)
+                        ready.append(host.name)
+            except SystemCallError as error:
+                refused.append(str(error))
+        return ready, refused
+
+    def _device(self, host: VirtualHostConfig, parent: Link) -> int:
+        assert self._journal is not None, "clean_left_behind comes first"
+        if host.mac is MacMode.REAL:
+            return parent.index
+        return interfaces.prepare(host.device, parent, virtual_mac(host.vhid), self._journal)
+
+    def _forget(self, hosts: Iterable[VirtualHostConfig]) -> None:
+        for host in hosts:
+            self._devices.pop(host.name, None)
+
+    def silence(self) -> list[str]:
+        """End every lease and take every address away, for nobody decides now. Return what failed, a line each."""
+        leases, table = LeaseKeeper(), AddressTable()
+        failed = []
+        for interface, hosts in self._by_interface.items():
+            for host in hosts:
+                index = self._devices.get(host.name)
+                if index is not None:
+                    error = leases.surrender(interface, host.vhid) or table.remove(index, host.addresses)
+                    if error:
+                        failed.append(f"{host.name}: can't be silenced: errno {error}")
+        leases.close()
+        table.close()
+        return failed
+
+    def undo(self) -> list[str]:
+        """Put everything back: macvlans, gates, settings. Return what failed, a line each."""
+        failed = self.silence()
+        for hosts in self._by_interface.values():
+            for host in hosts:
+                if host.mac is MacMode.VIRTUAL:
+                    failed += _tried(interfaces.unprepare, host.device)
+        for interface in self._by_interface:
+            failed += _tried(lease.remove, interface)
+        if self._journal is not None:
+            failed += _tried(self._journal.restore)
+        return failed
+
+
+def _tried(action: Callable[..., object], *arguments: str) -> list[str]:
+    try:
+        action(*arguments)
+    except SystemCallError as error:
+        return [str(error)]
+    return []
+
+
+def _guard(host: VirtualHostConfig) -> Guard:
+    mac = virtual_mac(host.vhid) if host.mac is MacMode.VIRTUAL else None
+    return Guard(vhid=host.vhid, mac=mac, addresses=host.addresses, lease_ns=host.lease_ns)
