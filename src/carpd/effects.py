@@ -44,6 +44,19 @@ class SendAdvertisement:
 
 
 @dataclass(frozen=True, slots=True)
+class SendFarewell:
+    """Action: send the bow-out of a master whose own link is lost, to the group on another interface. Best effort.
+
+    Peers that are carpd take over at once instead of after a master-down time; others count an unknown vhid.
+    """
+
+    host: str
+    interface: str
+    family: Family
+    message: Advertisement
+
+
+@dataclass(frozen=True, slots=True)
 class TakeAddresses:
     """Action: put these addresses on the device; answered with `TakeFailed` if the kernel refuses.
 
@@ -98,6 +111,6 @@ class DemotionChanged:
     reason: str
 
 
-Action = SendAdvertisement | TakeAddresses | SurrenderLease | ReleaseAddresses | Announce
+Action = SendAdvertisement | SendFarewell | TakeAddresses | SurrenderLease | ReleaseAddresses | Announce
 Fact = StateChanged | DemotionChanged
 Effect = Action | Fact

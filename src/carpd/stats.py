@@ -1,6 +1,7 @@
 """Counters with the names of BSD's `netstat -s -p carp`.
 
-Ref: spec carp §6.1; `vrrp` and `loops` are ours: BSD counts the first as badver or badlen, and the second nowhere or as badauth.
+Ref: spec carp §6.1; `vrrp` and `loops` are ours: BSD counts the first as badver or badlen, and the second as
+badauth or nowhere.
 """
 
 from __future__ import annotations

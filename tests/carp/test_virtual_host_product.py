@@ -1,7 +1,7 @@
 """The whole product of states and events: what each event does in each state, as one table.
 
 A cell is the new state and what is done, in order. The node has one virtual host with an address of each family,
-without preemption; `send` and `bow-out` are one advertisement a family. `EffectContract` checks the order of all effects.
+without preemption; `send` and `bow-out` are one advertisement a family. `EffectContract` checks every order of effects.
 """
 
 from __future__ import annotations

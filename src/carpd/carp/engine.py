@@ -139,24 +139,36 @@ class CarpEngine:
         if self.interfaces.get(event.interface) == event:
             return []
         self.interfaces[event.interface] = event
-        effects: list[Effect] = []
-        for host in self._on(event.interface):
-            effects += self._rearm(host, host.interface_changed(now, event))
-        return effects + self._demote_for_link(now, event.interface)
+        return self._tell_hosts(now, event.interface, lambda host: host.interface_changed(now, event))
 
     def _interface_gone(self, now: int, event: InterfaceGone) -> list[Effect]:
         self.interfaces.pop(event.interface, None)
+        return self._tell_hosts(now, event.interface, lambda host: host.interface_gone(now))
+
+    def _tell_hosts(self, now: int, interface: str, happened: Callable[[VirtualHost], list[Effect]]) -> list[Effect]:
+        """Tell every virtual host of an interface. A master that has lost it bows out where its group still can."""
         effects: list[Effect] = []
-        for host in self._on(event.interface):
-            effects += self._rearm(host, host.interface_gone(now))
-        return effects + self._demote_for_link(now, event.interface)
+        ways: dict[str, list[str]] = {}
+        for host in self._on(interface):
+            group, was_master = host.config.group, host.state is CarpState.MASTER
+            effects += self._rearm(host, happened(host))
+            if was_master and host.state is CarpState.INIT:
+                if group not in ways:
+                    ways[group] = self._ways_of(group)
+                for other in ways[group]:
+                    effects += host.farewell(other)
+        return effects + self._demote_for_link(now, interface)
+
+    def _ways_of(self, group: str) -> list[str]:
+        """The interfaces on which a redundancy group can send."""
+        active = (host for host in self.hosts.values() if host.state is not CarpState.INIT)
+        return sorted({host.config.interface for host in active if host.config.group == group})
 
     def _host_prepared(self, now: int, event: HostPrepared) -> list[Effect]:
         host = self.hosts.get(event.host)
         if host is None:
             return []
-        host.prepared = True
-        return self._rearm(host, host.run(now))
+        return self._rearm(host, host.device_prepared(now))
 
     def _demote_for_link(self, now: int, interface: str) -> list[Effect]:
         """A link that is down demotes every group that has a virtual host on it, until after they are BACKUP again.
@@ -213,6 +225,8 @@ class CarpEngine:
     ) -> list[Effect]:
         message = carp.Advertisement.from_bytes(packet.payload)
         host = self._by_vhid.get((interface, message.vhid))
+        if message.is_bow_out and not (host and host.is_authentic(message)):
+            host = self._leaving_elsewhere(interface, message) or host
         if host is None:
             counters.badvhid += 1
             return []
@@ -226,6 +240,15 @@ class CarpEngine:
         counters.badauth += host.counters.badauth - refused[0]
         counters.loops += host.counters.loops - refused[1]
         return self._rearm(host, effects)
+
+    def _leaving_elsewhere(self, interface: str, message: carp.Advertisement) -> VirtualHost | None:
+        """The virtual host of another interface whose master, having lost that, says here that it leaves."""
+        groups = {host.config.group for host in self._on(interface)}
+        for other in self.interface_counters:
+            host = self._by_vhid.get((other, message.vhid))
+            if host and other != interface and host.config.group in groups and host.is_authentic(message):
+                return host
+        return None
 
     def _is_for_us(self, interface: str, packet: ReceivedPacket) -> bool:
         """A packet socket also shows what a switch floods: a unicast advertisement to somebody else."""

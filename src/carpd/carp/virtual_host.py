@@ -27,6 +27,7 @@ from carpd.effects import (
     Reason,
     ReleaseAddresses,
     SendAdvertisement,
+    SendFarewell,
     StateChanged,
     SurrenderLease,
     TakeAddresses,
@@ -127,7 +128,29 @@ class VirtualHost:
         """Ref: spec carp §8, run conditions: a link, addresses, and here the device and the gate."""
         return self.prepared and self.interface is not None and self.interface.up and bool(self.families)
 
+    def is_authentic(self, message: Advertisement) -> bool:
+        """Whether a peer of this virtual host sent it, whatever it says."""
+        return self._authenticator.verify(message.counter, message.digest)
+
     # What can happen
+
+    def device_prepared(self, now: int) -> list[Effect]:
+        """The device and the gate stand; for a master they were made anew: it takes what is its own again."""
+        self.prepared = True
+        if self.state is CarpState.MASTER:
+            return [
+                TakeAddresses(self.config.name, self.config.addresses),
+                *self._advertise(now),
+                *self._announce(),
+            ]
+        return self.run(now)
+
+    def farewell(self, interface: str) -> list[Effect]:
+        """The bow-out that can't be sent on our own link any more, for another one."""
+        return [
+            SendFarewell(self.config.name, interface, sent.family, sent.message)
+            for sent in self._messages(BOW_OUT, BOW_OUT)
+        ]
 
     def run(self, now: int, reason: Reason = Reason.READY) -> list[Effect]:
         """The run conditions may hold from now on: INIT becomes BACKUP, with full timers."""
@@ -166,7 +189,7 @@ class VirtualHost:
 
     def receive(self, now: int, family: Family, source: bytes, message: Advertisement) -> list[Effect]:
         """An advertisement for our vhid, whole and with a right checksum; authenticity is checked here."""
-        if not self._authenticator.verify(message.counter, message.digest):
+        if not self.is_authentic(message):
             self.counters.badauth += 1
             return []
         if self._is_loop(source, message):

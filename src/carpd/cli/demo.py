@@ -25,16 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 if every step did what it must, 1 if one did not, 2 if there can be no laboratory here."""
     try:
-        rootless.become_root([sys.executable, *_interpreter_arguments()])
+        rootless.become_root([sys.executable, *sys.orig_argv[1:]])
         return _demo(args)
     except LabError as error:
         print(f"carpctl demo: {error}", file=sys.stderr)
         return 2
-
-
-def _interpreter_arguments() -> list[str]:
-    """How this process was started, to start it again."""
-    return sys.orig_argv[1:]
 
 
 def _demo(args: argparse.Namespace) -> int:

@@ -35,6 +35,8 @@ advskew = 100
 advskew = 100
 """
 
+VIRTUAL_HOSTS = ("lan", "wan")
+
 
 class Carpd:
     """The daemon of one firewall. It does not run before `start`."""

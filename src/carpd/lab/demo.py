@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from carpd import __version__
-from carpd.lab.daemons import Carpd
+from carpd.lab.daemons import VIRTUAL_HOSTS, Carpd
 from carpd.lab.firewalls import LAN_GATEWAYS, SERVER, FirewallNetwork
 from carpd.lab.measure import ANSWER_NS, Loss, outages
-from carpd.lab.story import FAMILIES, Span, Step, Story, role
+from carpd.lab.story import FAMILIES, OFF, Span, Step, Story, role
 from carpd.lab.topology import Lab
 from carpd.lab.traffic import Download, Probe, ProbeRecord
 from carpd.lab.waiting import LabError, LabTimeoutError, wait_until
@@ -25,8 +25,11 @@ from carpd.units import MILLISECOND, SECOND
 STEP_LIMIT_NS = 20 * SECOND
 """When a step is given up. TCP, which doubles its waiting time, may need twice the master-down time to flow again."""
 
-LOOK_NS = 50 * MILLISECOND
+_LOOK_NS = 50 * MILLISECOND
 """How often the daemons are asked for their states."""
+
+_CURVE_NS = 100 * MILLISECOND
+"""The length of the parts of a throughput curve."""
 
 _CALM_NS = 700 * MILLISECOND
 """How long all is left alone after a step, so that what comes late is seen in its own step."""
@@ -220,22 +223,27 @@ class Demo:
         self._wait(lambda: time.monotonic_ns() >= until, 2 * duration_ns, self.act)
 
     def _look(self) -> None:
-        """Ask the daemons for their states, now and then, and note when a role changed."""
+        """Ask the daemons for their states, every _LOOK_NS."""
         now = time.monotonic_ns()
-        if now < self._looked_ns + LOOK_NS:
+        if now < self._looked_ns + _LOOK_NS:
             return
         self._looked_ns = now
         for daemon in self.daemons:
             states = self.states[daemon.name] = daemon.states()
-            spans = [span for span in self.story.roles if span.node == daemon.name]
-            if not spans or spans[-1].what != role(states):
-                self.story.roles.append(Span(daemon.name, role(states), now, now))
-            for span in spans[-1:]:
-                span.end_ns = now
+            for name in VIRTUAL_HOSTS:
+                self._note(f"{daemon.name} {name}", states.get(name, OFF), now)
         self._show(self)
 
+    def _note(self, lane: str, state: str, now: int) -> None:
+        """Lengthen the last span of a lane, and begin another if the state is a new one."""
+        last = next((span for span in reversed(self.story.states) if span.lane == lane), None)
+        if last:
+            last.end_ns = now
+        if last is None or last.what != state:
+            self.story.states.append(Span(lane, state, now, now))
+
     def _without_power(self, name: str) -> bool:
-        return any(span.node == name and span.what == "no power" and not span.end_ns for span in self.story.troubles)
+        return any(span.lane == name and span.what == "no power" and not span.end_ns for span in self.story.troubles)
 
     def _conclude(self) -> None:
         """What the picture needs beyond the steps."""
@@ -243,7 +251,7 @@ class Demo:
         story.end_ns = time.monotonic_ns()
         for trouble in story.troubles:
             trouble.end_ns = trouble.end_ns or story.end_ns
-        bins = (story.end_ns - story.start_ns) // LOOK_NS
+        bins = (story.end_ns - story.start_ns) // _CURVE_NS
         for family, download in self.downloads.items():
             story.outages[family] = [
                 outage

@@ -7,36 +7,52 @@ Light or dark as the reader's system is.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from carpd.lab.story import COLUMNS, FAMILIES, Span, Story, row
 from carpd.units import SECOND
 
 _WIDTH = 1180
 _LEFT, _RIGHT = 92, 20
-_ROLE_HEIGHT, _PROBE_HEIGHT, _CURVE_HEIGHT = 30, 16, 110
-_TOP = 62  # below the names of the steps
+_BAR = 18
+_TOP = 58  # below the names of the steps
 _LANES = {
-    "fw-a": _TOP,
-    "fw-b": _TOP + 42,
-    "lost IPv4": _TOP + 100,
-    "lost IPv6": _TOP + 124,
+    "fw-a lan": _TOP,
+    "fw-a wan": _TOP + 20,
+    "fw-b lan": _TOP + 62,
+    "fw-b wan": _TOP + 82,
+    "lost IPv4": _TOP + 124,
+    "lost IPv6": _TOP + 144,
 }
-_CURVE_TOP = _TOP + 164
+_CURVE_TOP, _CURVE_HEIGHT = _TOP + 186, 110
 _AXIS = _CURVE_TOP + _CURVE_HEIGHT
 _HEIGHT = _AXIS + 34
 _NARROWEST = 1.5  # a lost probe is a millisecond and has to be seen
 
-_STYLE = """
-svg{--ink:#1f2933;--soft:#68737d;--line:#d5dbe1;--lane:#f1f4f6;--master:#12855f;--backup:#7ba7cf;--init:#d9962b;
---off:#b4bcc4;--lost:#d03b3b;--v4:#2563b8;--v6:#a34fa0;font:13px system-ui,sans-serif}
-@media (prefers-color-scheme:dark){svg{--ink:#e6ebef;--soft:#9aa5ae;--line:#3a444d;--lane:#222a31;--master:#2bb586;
---backup:#4f7ca6;--init:#e0a94a;--off:#56616b;--lost:#f26d6d;--v4:#6fa8f5;--v6:#d58ad2}}
-svg text{fill:var(--ink)}svg .soft{fill:var(--soft);font-size:11px}svg .in{fill:#fff;font-weight:600;font-size:12px}
-.lane{fill:var(--lane)}.line{stroke:var(--line)}.step{stroke:var(--soft);stroke-dasharray:2 3}
-.MASTER{fill:var(--master)}.BACKUP{fill:var(--backup)}.INIT{fill:var(--init)}.off{fill:var(--off)}
-.lost{fill:var(--lost)}.hatch{fill:url(#hatch)}.IPv4{stroke:var(--v4)}.IPv6{stroke:var(--v6)}.curve{fill:none;stroke-width:1.6}
-"""
+_LIGHT = {
+    "text": "#1f2933", ".soft": "#68737d", ".line": "#c5ccd3", ".lane": "#f0f3f5", ".MASTER": "#12855f",
+    ".BACKUP": "#7ba7cf", ".INIT": "#d9962b", ".off": "#b4bcc4", ".lost": "#d03b3b", ".IPv4": "#2563b8",
+    ".IPv6": "#a34fa0", ".in": "#ffffff",
+}  # fmt: skip
+_DARK = {
+    "text": "#e6ebef", ".soft": "#9aa5ae", ".line": "#3a444d", ".lane": "#222a31", ".MASTER": "#1f9a72",
+    ".BACKUP": "#4f7ca6", ".INIT": "#c98f35", ".off": "#56616b", ".lost": "#f26d6d", ".IPv4": "#6fa8f5",
+    ".IPv6": "#d58ad2",
+}  # fmt: skip
+
+
+def _colours(palette: Mapping[str, str]) -> str:
+    """CSS rules. No variables: image viewers know none."""
+    return "".join(
+        f"svg {what}{{{'stroke' if what in _STROKED else 'fill'}:{colour}}}" for what, colour in palette.items()
+    )
+
+
+_STROKED = (".line", ".IPv4", ".IPv6")
+_STYLE = (
+    "svg{font:13px system-ui,sans-serif}.soft{font-size:11px}.in{font-weight:600;font-size:12px}"
+    ".line{stroke-dasharray:2 3}.hatch{fill:url(#hatch)}.curve{fill:none;stroke-width:1.6}"
+)
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -95,20 +111,21 @@ def _svg(story: Story) -> Iterator[str]:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         'aria-label="Roles, lost probes and throughput over time">'
     )
-    yield f"<style>{_STYLE}</style>"
+    yield f"<style>{_STYLE}{_colours(_LIGHT)}@media (prefers-color-scheme:dark){{{_colours(_DARK)}}}</style>"
     yield (
         '<defs><pattern id="hatch" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
         '<rect width="3" height="7" fill="#000" opacity=".35"/></pattern></defs>'
     )
     yield from _frame(story)
-    for span in story.roles:
-        yield from _role(story, span)
+    for span in story.states:
+        seconds = (span.end_ns - span.start_ns) / SECOND
+        yield from _bar(story, span, span.what, span.what, f"{span.lane}: {span.what} for {seconds:.2f} s")
     for span in story.troubles:
-        yield _box(story, span.node, span.start_ns, span.end_ns, _ROLE_HEIGHT, "hatch", f"{span.node}: {span.what}")
+        yield from _trouble(story, span)
     for family in FAMILIES:
         for outage in story.outages[family]:
-            title = f"{family}: {outage.lost} probes in {outage.gap_ns / 1e6:.1f} ms"
-            yield _box(story, f"lost {family}", outage.start_ns, outage.end_ns, _PROBE_HEIGHT, "lost", title)
+            span = Span(f"lost {family}", f"{outage.gap_ns / 1e6:.0f} ms", outage.start_ns, outage.end_ns)
+            yield from _bar(story, span, "lost", span.what, f"{family}: {outage.lost} probes in {span.what}")
     yield from _curves(story)
     yield "</svg>"
 
@@ -122,13 +139,12 @@ def _frame(story: Story) -> Iterator[str]:
     """Lanes, their names, the steps and the seconds."""
     width = _WIDTH - _LEFT - _RIGHT
     for name, y in _LANES.items():
-        height = _ROLE_HEIGHT if name.startswith("fw") else _PROBE_HEIGHT
-        yield f'<text x="{_LEFT - 12}" y="{y + height / 2 + 4}" text-anchor="end">{name}</text>'
-        yield f'<rect class="lane" x="{_LEFT}" y="{y}" width="{width}" height="{height}" rx="3"/>'
+        yield f'<text x="{_LEFT - 12}" y="{y + 13}" text-anchor="end">{name}</text>'
+        yield f'<rect class="lane" x="{_LEFT}" y="{y}" width="{width}" height="{_BAR}" rx="2"/>'
     for number, step in enumerate(story.steps):
         x = _x(story, step.start_ns)
         y = 18 + number % 2 * 20  # in two rows: a short step has a long name
-        yield f'<line class="step" x1="{x:.1f}" x2="{x:.1f}" y1="{y + 4}" y2="{_AXIS}"/>'
+        yield f'<line class="line" x1="{x:.1f}" x2="{x:.1f}" y1="{y + 4}" y2="{_AXIS}"/>'
         yield f'<text x="{x + 4:.1f}" y="{y}"><title>{html.escape(step.what)}</title>{html.escape(step.name)}</text>'
     yield f'<line class="line" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{_AXIS}" y2="{_AXIS}"/>'
     for second in range(0, (story.end_ns - story.start_ns) // SECOND + 1, 5):
@@ -136,24 +152,24 @@ def _frame(story: Story) -> Iterator[str]:
         yield f'<text class="soft" x="{x:.1f}" y="{_AXIS + 18}" text-anchor="middle">{second} s</text>'
 
 
-def _role(story: Story, span: Span) -> Iterator[str]:
-    """A coloured bar with the role in it, where there is room."""
-    style = span.what.split("/")[0]
-    title = f"{span.node}: {span.what} for {(span.end_ns - span.start_ns) / SECOND:.2f} s"
-    yield _box(story, span.node, span.start_ns, span.end_ns, _ROLE_HEIGHT, style, title)
-    x, end = _x(story, span.start_ns), _x(story, span.end_ns)
-    if end - x > 9 * len(span.what) + 10:
-        y = _LANES[span.node] + _ROLE_HEIGHT / 2 + 4
-        yield f'<text class="in" x="{x + 8:.1f}" y="{y}">{span.what}</text>'
+def _bar(story: Story, span: Span, style: str, label: str, title: str) -> Iterator[str]:
+    """A coloured bar on its lane, with its label in it where there is room."""
+    x = _x(story, span.start_ns)
+    width = max(_x(story, span.end_ns) - x, _NARROWEST)
+    y = _LANES[span.lane]
+    yield f'<rect class="{style}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{_BAR}" rx="2">'
+    yield f"<title>{html.escape(title)}</title></rect>"
+    if width > 9 * len(label) + 10:
+        yield f'<text class="in" x="{x + 7:.1f}" y="{y + 13}">{label}</text>'
 
 
-def _box(story: Story, lane: str, start_ns: int, end_ns: int, height: int, style: str, title: str) -> str:
-    x = _x(story, start_ns)
-    width = max(_x(story, end_ns) - x, _NARROWEST)
-    return (
-        f'<rect class="{style}" x="{x:.1f}" y="{_LANES[lane]}" width="{width:.1f}" height="{height}" rx="2">'
-        f"<title>{html.escape(title)}</title></rect>"
-    )
+def _trouble(story: Story, span: Span) -> Iterator[str]:
+    """Hatches over both bars of a node, and below them what it lacked."""
+    x, y = _x(story, span.start_ns), _LANES[f"{span.lane} lan"]
+    bottom = _LANES[f"{span.lane} wan"] + _BAR
+    width = _x(story, span.end_ns) - x
+    yield f'<rect class="hatch" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{bottom - y}"/>'
+    yield f'<text class="soft" x="{x + 3:.1f}" y="{bottom + 14}">{html.escape(span.what)}</text>'
 
 
 def _curves(story: Story) -> Iterator[str]:

@@ -23,6 +23,7 @@ _CHARACTER_NS = 100 * MILLISECOND
 """What one character of a curve stands for."""
 
 _CURVE_LIMIT = 60
+_DRAW_NS = 100 * MILLISECOND
 _BARS = "▁▂▃▄▅▆▇█"
 _BOLD, _DIM, _RED, _GREEN, _CYAN, _YELLOW, _PLAIN = (f"\033[{n}m" for n in (1, 2, 31, 32, 36, 33, 0))
 _ROLE_COLOURS = {"MASTER": _GREEN, "BACKUP": _CYAN, story.OFF: _RED}
@@ -37,6 +38,7 @@ class Screen:
         self._drawn = 0  # lines of the block that is on the terminal
         self._steps = 0  # steps that were printed
         self._act = ""
+        self._drawn_ns = 0
         print(_NETWORK, end="\n\n", file=out, flush=True)
 
     def show(self, demo: Demo) -> None:
@@ -44,7 +46,10 @@ class Screen:
             self._print(self._result(step))
         self._steps = len(demo.story.steps)
         if self._live:
-            self._draw(list(self._block(demo)))
+            now = time.monotonic_ns()
+            if now >= self._drawn_ns + _DRAW_NS:
+                self._drawn_ns = now
+                self._draw(list(self._block(demo, now)))
         elif demo.act.name != self._act:
             self._act = demo.act.name
             seconds = (time.monotonic_ns() - demo.story.start_ns) / SECOND
@@ -72,8 +77,7 @@ class Screen:
         self._out.write(text)
         self._out.flush()
 
-    def _block(self, demo: Demo) -> Iterator[str]:
-        now = time.monotonic_ns()
+    def _block(self, demo: Demo, now: int) -> Iterator[str]:
         width = min(shutil.get_terminal_size().columns - 28, _CURVE_LIMIT)
         number = ACTS.index(demo.act) + 1
         yield ""

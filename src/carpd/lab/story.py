@@ -91,15 +91,17 @@ OFF = "off"
 
 
 def role(states: Mapping[str, str]) -> str:
-    """The role of a node in one word, from the states of its virtual hosts; `INIT/BACKUP` where they differ."""
-    return "/".join(dict.fromkeys(states.values())) or OFF
+    """The role of a node from the states of its virtual hosts: one word if they agree."""
+    if len(set(states.values())) > 1:
+        return ", ".join(f"{name} {state}" for name, state in states.items())
+    return next(iter(states.values()), OFF)
 
 
 @dataclass(slots=True)
 class Span:
-    """What was so on a node for a while: its role, or what had been done to it."""
+    """What was so for a while on a lane of the picture: the state of a virtual host, or what a node lacked."""
 
-    node: str
+    lane: str
     what: str
     start_ns: int
     end_ns: int
@@ -114,9 +116,10 @@ class Story:
     start_ns: int
     end_ns: int = 0
     steps: list[Step] = field(default_factory=list)
-    roles: list[Span] = field(default_factory=list)
+    states: list[Span] = field(default_factory=list)
+    """MASTER, BACKUP, INIT or off, in lanes like "fw-a lan"."""
     troubles: list[Span] = field(default_factory=list)
-    """While a node was without power, without a cable, or without a daemon."""
+    """While a node, its lane, was without power, without a cable, or without a daemon."""
     outages: dict[str, list[Outage]] = field(default_factory=dict)
     """By family, of all probe streams."""
     throughput: dict[str, list[float]] = field(default_factory=dict)

@@ -60,12 +60,14 @@ def clean_left_behind(state_dir: Path) -> list[str]:
     Addresses go before the gates that keep them silent. Raise SystemCallError.
     """
     done = []
+    here = links()
+    names = {link.index: link.name for link in here}
     table = AddressTable()
     for index, address in left_behind():
         table.remove(index, [address])
-        done.append(f"removed address {address.ip} from interface {index}")
+        done.append(f"removed address {address.ip} from {names.get(index, index)}")
     table.close()
-    for link in links():
+    for link in here:
         if link.alias == ALIAS:
             _delete(link)
             done.append(f"deleted interface {link.name}")

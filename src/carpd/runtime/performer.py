@@ -12,7 +12,7 @@ from functools import singledispatchmethod
 
 from carpd.carp.announce import answering_mac
 from carpd.config.model import VirtualHostConfig
-from carpd.effects import Announce, ReleaseAddresses, SendAdvertisement, SurrenderLease, TakeAddresses
+from carpd.effects import Announce, ReleaseAddresses, SendAdvertisement, SendFarewell, SurrenderLease, TakeAddresses
 from carpd.events import AdvertisementSent, Event, Family, TakeFailed
 from carpd.linux.addresses import AddressTable
 from carpd.linux.lease import LeaseKeeper
@@ -73,6 +73,16 @@ class Performer:
             if peer.version == family:
                 error = error or port.send_unicast(family, source, peer.packed, message.to_bytes())
         return error
+
+    @perform.register
+    def _farewell(self, action: SendFarewell) -> None:
+        port = self._port(action.interface)
+        source = port.source(action.family) or NO_SOURCE[action.family] if port else None
+        if port and source:
+            group = GROUP4 if action.family is Family.IPV4 else GROUP6
+            port.packets.send(
+                advertisement_frame(action.message, source_mac=port.mac, source=source, destination=group)
+            )
 
     @perform.register
     def _take(self, action: TakeAddresses) -> Event | None:

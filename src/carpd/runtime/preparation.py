@@ -60,6 +60,10 @@ class Preparation:
         self._journal = SysctlJournal(self._state_dir / JOURNAL)
         return done
 
+    def missing_gates(self) -> list[str]:
+        """The interfaces that had a gate and have none now. Raise SystemCallError."""
+        return sorted(self._parents.keys() - set(lease.installed()))
+
     def prepare(self) -> tuple[list[str], list[str]]:
         """Prepare what can be and is not yet, or not any more: (virtual hosts that are ready now, what was refused)."""
         ready: list[str] = []
@@ -78,14 +82,16 @@ class Preparation:
             if parent is None:
                 continue
             try:
-                if interface not in gates or before is None or before.index != parent.index:
-                    self._forget(hosts)
+                new_gate = interface not in gates or interface not in self._parents
+                if new_gate:
                     lease.install(interface, [_guard(host) for host in hosts])
                 self._parents[interface] = parent
                 for host in hosts:
                     device = present.get(host.device)
-                    if device is None or device.index != self._devices.get(host.name):
+                    new_device = device is None or device.index != self._devices.get(host.name)
+                    if new_device:
                         self._devices[host.name] = self._device(host, parent)
+                    if new_device or new_gate:
                         ready.append(host.name)
             except SystemCallError as error:
                 refused.append(str(error))

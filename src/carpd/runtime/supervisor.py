@@ -27,6 +27,7 @@ from carpd.effects import DemotionChanged, StateChanged
 from carpd.errors import CarpdError, SystemCallError
 from carpd.events import Configure, HostPrepared, Shutdown
 from carpd.linux import privileges
+from carpd.linux.gate_monitor import GateMonitor
 from carpd.linux.links import LinkMonitor
 from carpd.runtime import status
 from carpd.runtime.election_process import ElectionProcess
@@ -90,6 +91,7 @@ class Supervisor:
         self._by_name = {host.name: host for host in config.virtual_hosts}
         self._preparation = Preparation(config.virtual_hosts, state_dir)
         self._links = LinkMonitor()
+        self._gates = GateMonitor()
         self._control = ControlServer(socket_path, {"status": self._status})
         self._started = time.monotonic()
         self._election: _Run | None = None
@@ -114,6 +116,7 @@ class Supervisor:
             self._start_election()
             self._prepare()
             loop.add_reader(self._links.fileno(), self._links_changed)
+            loop.add_reader(self._gates.fileno(), self._gates_changed)
             await self._finished.wait()
         finally:
             await self._control.stop()
@@ -189,6 +192,19 @@ class Supervisor:
             LOG.error("%s", error)
             return
         if changes and not self._stopping:
+            self._prepare()
+
+    def _gates_changed(self) -> None:
+        """A gate that somebody deleted is made anew: without it a master that hangs would go on answering."""
+        try:
+            missing = self._preparation.missing_gates() if self._gates.table_deleted() else []
+        except SystemCallError as error:
+            LOG.error("%s", error)
+            return
+        if missing and not self._stopping:
+            LOG.warning(
+                "somebody deleted the lease gate of %s (nft flush ruleset?): making it anew", ", ".join(missing)
+            )
             self._prepare()
 
     def _prepare(self) -> None:

@@ -11,6 +11,9 @@ from carpd.errors import DecodeError
 from carpd.wire import netlink
 from carpd.wire.netlink import Message
 
+GROUP_NFTABLES = 7
+"""The multicast group that hears of every change."""
+
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _GET_TABLE, _DELETE_TABLE, _GET_SET, _GET_ELEMENT, _DELETE_ELEMENT = 1, 2, 10, 13, 14
@@ -67,6 +70,11 @@ def dump_sets(table: str) -> Message:
 def dump_elements(table: str, set_name: str) -> Message:
     """Ask for the elements of a set; `element_keys` reads the answers."""
     return _request(_GET_ELEMENT, _element_list(table, set_name), netlink.DUMP)
+
+
+def is_table_deletion(message: Message) -> bool:
+    """Whether this tells the members of GROUP_NFTABLES that a table was deleted, by whomever."""
+    return message.kind == _SUBSYSTEM << 8 | _DELETE_TABLE
 
 
 def table_name(message: Message) -> str:

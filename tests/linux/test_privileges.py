@@ -1,0 +1,102 @@
+"""Capabilities and scheduling. What changes a process is tried in a child of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from carpd.linux import privileges
+
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def run(code: str, user: int = 0) -> str:
+    """What Python prints for this code, run as root or, with the four capabilities, as another user."""
+    become = f"""
+import ctypes, os, struct, sys
+from carpd.linux import privileges
+if {user}:
+    libc = ctypes.CDLL(None)
+    libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
+    os.setresuid({user}, {user}, {user})
+    bits = 1 << 12 | 1 << 13 | 1 << 14 | 1 << 23
+    libc.capset(struct.pack("=Ii", 0x20080522, 0), struct.pack("=IIIIII", bits, bits, 0, 0, 0, 0))
+"""
+    command = [sys.executable, "-c", become + code]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+
+
+@needs_root
+def test_root_lacks_nothing() -> None:
+    assert run("print(privileges.missing_capabilities())") == "[]"
+    assert run("print(privileges.lock_memory())") == "None"
+    assert run("print(privileges.keep_capabilities_for_children())") == "None"
+
+
+@needs_root
+def test_without_capabilities() -> None:
+    drop = "libc = ctypes.CDLL(None); os.setresuid(65534, 65534, 65534)\n"
+    assert run(drop + "print(privileges.missing_capabilities())") == "['CAP_NET_ADMIN', 'CAP_NET_RAW']"
+    assert run(drop + "print(privileges.lock_memory())") == "needs CAP_IPC_LOCK"
+    assert "CAP_SYS_NICE" in run(drop + "print(privileges.set_realtime(10))")
+    assert run(drop + "print(privileges.keep_capabilities_for_children())") == "None"
+
+
+@needs_root
+def test_children_of_an_unprivileged_user_keep_the_capabilities() -> None:
+    """What nft and the election process, which are programs of their own, need."""
+    ask = "os.execv('/bin/sh', ['sh', '-c', 'grep CapEff /proc/self/status'])"
+    assert int(run(ask, NOBODY).split()[1], 16) == 0
+    kept = run("assert privileges.keep_capabilities_for_children() is None\n" + ask, NOBODY)
+    assert int(kept.split()[1], 16) == 1 << 12 | 1 << 13 | 1 << 14 | 1 << 23
+
+
+@needs_root
+def test_realtime_is_not_inherited() -> None:
+    code = """
+reason = privileges.set_realtime(10)
+print(reason or (os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR))
+sys.stdout.flush()
+if os.fork() == 0:
+    print(os.sched_getscheduler(0) == os.SCHED_OTHER)
+else:
+    os.wait()
+"""
+    answer = run(code)
+    if "CAP_SYS_NICE" in answer:
+        pytest.skip(answer)
+    assert answer == "True\nTrue"
+
+
+def test_dies_with_its_parent() -> None:
+    """The grandchild is asked to end when the child is killed."""
+    code = """
+import signal, time
+parent = os.getpid()
+if os.fork() == 0:
+    privileges.die_with_parent()
+    signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b"asked"), os._exit(0)))
+    os.write(1, b"ready ")
+    while True:
+        signal.pause()
+while True:
+    signal.pause()
+"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import os\nfrom carpd.linux import privileges" + code], stdout=subprocess.PIPE
+    )
+    assert child.stdout
+    assert child.stdout.read(6) == b"ready "
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert child.stdout.read() == b"asked"
+    child.stdout.close()
+
+
+def test_this_process_can_be_asked() -> None:
+    assert set(privileges.missing_capabilities()) <= {"CAP_NET_ADMIN", "CAP_NET_RAW"}
