@@ -17,7 +17,7 @@ import pytest
 from carpd.errors import SystemCallError
 from carpd.linux import interfaces, lease
 from carpd.linux.addresses import AddressTable
-from carpd.linux.lease import Guard, LeaseKeeper
+from carpd.linux.lease import GateWatch, Guard, LeaseKeeper
 from carpd.linux.packets import PacketSocket
 from carpd.linux.sysctls import SysctlJournal
 from carpd.units import MILLISECOND, SECOND
@@ -251,6 +251,23 @@ def test_installing_again_keeps_the_leases_of_those_that_stay(neighbor: Neighbor
     lease.install("eth1", [])
     assert lease.installed() == []
     lease.remove("eth1")
+
+
+def test_a_deleted_gate_is_noticed(namespace: None) -> None:
+    guards = [Guard(vhid=1, mac=VIRTUAL_MAC, addresses=VIRTUAL, lease_ns=SECOND)]
+    watch = GateWatch()
+    lease.install("eth1", guards)
+    lease.install("eth1", guards)
+    with LeaseKeeper() as keeper:
+        keeper.surrender("eth1", 1)
+    assert not watch.gate_deleted()
+    subprocess.run(["nft", "add", "table", "inet", "filter"], check=True)
+    subprocess.run(["nft", "delete", "table", "inet", "filter"], check=True)
+    assert not watch.gate_deleted()
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
+    assert watch.gate_deleted()
+    assert not watch.gate_deleted()
+    watch.close()
 
 
 @pytest.mark.parametrize("name", ["eth1", "br-lan", "eth_0.5", "wl@n", "a%b#c", "x{y", "1net", "$x", "ä", "a;b'c"])

@@ -40,8 +40,9 @@ def _demo(args: argparse.Namespace) -> int:
             story = Demo(lab, screen.show).run()
         finally:
             screen.close()
-        trouble = any(step.trouble for step in story.steps)
-        logs = {f"{node.name}: {name}": text for node in lab.nodes.values() for name, text in node.logs().items()}
+        logs = {
+            f"{node.name}: {name}": text for node in lab.nodes.values() for name, text in node.logs().items() if text
+        }
     if args.report:
         args.report.write_text(render(story, svg_alone=args.report.suffix == ".svg"), encoding="utf-8")
     if args.json:
@@ -49,7 +50,7 @@ def _demo(args: argparse.Namespace) -> int:
     else:
         print(f"\n{table(story.steps)}\n")
         print("Gaps are what the client saw, with a probe every millisecond; the bound is the protocol's own.")
-    if trouble:
+    if story.faults:
         for name, text in logs.items():
             print(f"\n--- {name}\n{text}", file=sys.stderr)
     return 1 if story.faults else 0

@@ -31,7 +31,7 @@ _LOOK_NS = 50 * MILLISECOND
 _CURVE_NS = 100 * MILLISECOND
 """The length of the parts of a throughput curve."""
 
-_CALM_NS = 700 * MILLISECOND
+_CALM_NS = 1000 * MILLISECOND
 """How long all is left alone after a step, so that what comes late is seen in its own step."""
 
 _RECENT_NS = 200 * MILLISECOND

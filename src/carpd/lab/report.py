@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from carpd.lab.story import COLUMNS, FAMILIES, Span, Story, row
 from carpd.units import SECOND
@@ -114,18 +115,16 @@ def _svg(story: Story) -> Iterator[str]:
     yield f"<style>{_STYLE}{_colours(_LIGHT)}@media (prefers-color-scheme:dark){{{_colours(_DARK)}}}</style>"
     yield (
         '<defs><pattern id="hatch" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
-        '<rect width="3" height="7" fill="#000" opacity=".35"/></pattern></defs>'
+        '<rect width="3" height="7" fill="#000" opacity=".28"/></pattern></defs>'
     )
     yield from _frame(story)
-    for span in story.states:
-        seconds = (span.end_ns - span.start_ns) / SECOND
-        yield from _bar(story, span, span.what, span.what, f"{span.lane}: {span.what} for {seconds:.2f} s")
+    bars = list(_bars(story))
+    for bar in bars:
+        yield bar.rectangle(story)
     for span in story.troubles:
         yield from _trouble(story, span)
-    for family in FAMILIES:
-        for outage in story.outages[family]:
-            span = Span(f"lost {family}", f"{outage.gap_ns / 1e6:.0f} ms", outage.start_ns, outage.end_ns)
-            yield from _bar(story, span, "lost", span.what, f"{family}: {outage.lost} probes in {span.what}")
+    for bar in bars:
+        yield bar.text(story)
     yield from _curves(story)
     yield "</svg>"
 
@@ -152,15 +151,42 @@ def _frame(story: Story) -> Iterator[str]:
         yield f'<text class="soft" x="{x:.1f}" y="{_AXIS + 18}" text-anchor="middle">{second} s</text>'
 
 
-def _bar(story: Story, span: Span, style: str, label: str, title: str) -> Iterator[str]:
-    """A coloured bar on its lane, with its label in it where there is room."""
-    x = _x(story, span.start_ns)
-    width = max(_x(story, span.end_ns) - x, _NARROWEST)
-    y = _LANES[span.lane]
-    yield f'<rect class="{style}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{_BAR}" rx="2">'
-    yield f"<title>{html.escape(title)}</title></rect>"
-    if width > 9 * len(label) + 10:
-        yield f'<text class="in" x="{x + 7:.1f}" y="{y + 13}">{label}</text>'
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    """A coloured bar on its lane, with a label in it where there is room."""
+
+    span: Span
+    style: str
+    title: str
+
+    def rectangle(self, story: Story) -> str:
+        x, width = self._place(story)
+        return (
+            f'<rect class="{self.style}" x="{x:.1f}" y="{_LANES[self.span.lane]}" width="{width:.1f}" '
+            f'height="{_BAR}" rx="2"><title>{html.escape(self.title)}</title></rect>'
+        )
+
+    def text(self, story: Story) -> str:
+        x, width = self._place(story)
+        if width < 9 * len(self.span.what) + 10:
+            return ""
+        return f'<text class="in" x="{x + 7:.1f}" y="{_LANES[self.span.lane] + 13}">{self.span.what}</text>'
+
+    def _place(self, story: Story) -> tuple[float, float]:
+        x = _x(story, self.span.start_ns)
+        return x, max(_x(story, self.span.end_ns) - x, _NARROWEST)
+
+
+def _bars(story: Story) -> Iterator[_Bar]:
+    """The states of the virtual hosts, and the outages with their lengths."""
+    for span in story.states:
+        seconds = (span.end_ns - span.start_ns) / SECOND
+        yield _Bar(span, span.what, f"{span.lane}: {span.what} for {seconds:.2f} s")
+    for family in FAMILIES:
+        for outage in story.outages[family]:
+            gap = f"{outage.gap_ns / 1e6:.0f} ms"
+            span = Span(f"lost {family}", gap, outage.start_ns, outage.end_ns)
+            yield _Bar(span, "lost", f"{family}: {outage.lost} probes in {gap}")
 
 
 def _trouble(story: Story, span: Span) -> Iterator[str]:

@@ -135,7 +135,10 @@ class NetlinkListener:
         self._socket.close()
 
     def receive(self) -> list[Message] | None:
-        """One datagram's messages, [] when nothing waits, None when some were lost because we were too slow."""
+        """One datagram's messages, [] when nothing waits, None when some were lost because we were too slow.
+
+        Raise SystemCallError.
+        """
         try:
             return netlink.messages(self._socket.recv(_RECEIVE_SIZE))
         except BlockingIOError:
@@ -143,7 +146,7 @@ class NetlinkListener:
         except OSError as error:
             if error.errno == errno.ENOBUFS:
                 return None
-            raise
+            raise _failed("hear from the kernel by netlink", error) from error
 
 
 def _open(protocol: int) -> socket.socket:

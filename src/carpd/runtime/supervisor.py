@@ -99,6 +99,7 @@ class Supervisor:
         self._stopping = False
         self._finished = asyncio.Event()
         self._retry: asyncio.TimerHandle | None = None
+        self._shutdown_limit: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
         """From the first interface to the last setting put back. Raise CarpdError, OSError if it can't begin."""
@@ -135,6 +136,8 @@ class Supervisor:
     def _election_ended(self, exit_status: int) -> None:
         run, self._election = self._election, None
         if self._stopping:
+            if self._shutdown_limit is not None:
+                self._shutdown_limit.cancel()
             self._finished.set()
             return
         how = f"killed by {signal.Signals(-exit_status).name}" if exit_status < 0 else f"exit status {exit_status}"
@@ -177,7 +180,7 @@ class Supervisor:
             return
         process = self._election.process
         process.send(Shutdown())
-        asyncio.get_running_loop().call_later(SHUTDOWN_LIMIT_S, self._end_election, process)
+        self._shutdown_limit = asyncio.get_running_loop().call_later(SHUTDOWN_LIMIT_S, self._end_election, process)
 
     def _end_election(self, process: ElectionProcess) -> None:
         LOG.error("the election process did not leave within %.0f s: ending it", SHUTDOWN_LIMIT_S)

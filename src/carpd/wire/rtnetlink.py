@@ -85,7 +85,7 @@ class LinkMessage:
             name=netlink.text_value(found[_IFLA_IFNAME]),
             mac=found.get(_IFLA_ADDRESS, b""),
             flags=flags,
-            operstate=found[_IFLA_OPERSTATE][0],
+            operstate=_u8(found[_IFLA_OPERSTATE]),
             mtu=_u32(found[_IFLA_MTU]),
             kind=netlink.text_value(kind),
             alias=netlink.text_value(found.get(_IFLA_IFALIAS, b"")),
@@ -121,7 +121,7 @@ class AddressMessage:
             prefix_length=prefix_length,
             scope=scope,
             flags=_u32(found[_IFA_FLAGS]) if _IFA_FLAGS in found else flags,
-            protocol=found[_IFA_PROTO][0] if found.get(_IFA_PROTO) else 0,
+            protocol=_u8(found[_IFA_PROTO]) if _IFA_PROTO in found else 0,
         )
 
 
@@ -208,6 +208,12 @@ def _address(index: int, address: bytes) -> bytes:
     family = IPV4 if len(address) == 4 else IPV6
     header = _ADDRESS.pack(family, 8 * len(address), 0, SCOPE_GLOBAL, index)
     return header + netlink.attribute(_IFA_LOCAL, address) + netlink.attribute(_IFA_ADDRESS, address)
+
+
+def _u8(value: bytes) -> int:
+    if len(value) != 1:
+        raise DecodeError(f"rtnetlink: need 1 byte, got {len(value)}")
+    return value[0]
 
 
 def _u32(value: bytes) -> int:

@@ -1,0 +1,312 @@
+"""A node: the engine in a process that can die or hang, on a kernel with a clock that goes a little wrong.
+
+It does what the election process does (runtime.election): every effect at once and in order, their outcomes after
+them; and after a hang the socket first, a bounded number of frames at a time, before a timer is believed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import replace
+from errno import EPERM
+from typing import Protocol
+
+from carpd.carp.engine import CarpEngine
+from carpd.config.model import VirtualHostConfig
+from carpd.effects import (
+    Announce,
+    DemotionChanged,
+    Effect,
+    ReleaseAddresses,
+    SendAdvertisement,
+    StateChanged,
+    SurrenderLease,
+    TakeAddresses,
+)
+from carpd.events import (
+    AdvertisementSent,
+    CarpState,
+    Configure,
+    Event,
+    Family,
+    FrameReceived,
+    HostPrepared,
+    InterfaceChanged,
+    InterfaceGone,
+    SetDemotion,
+    Shutdown,
+    TakeFailed,
+    TimersDue,
+)
+from carpd.simulation.kernel import Kernel
+from carpd.simulation.network import Network, Transmission
+from carpd.simulation.world import World
+from carpd.units import SECOND
+from carpd.wire.carp import GROUP4, GROUP6, virtual_mac
+from carpd.wire.frames import advertisement_frame
+
+FRAMES_PER_WAKE_UP = 4
+"""Fewer than the daemon's, so that a backlog is read in several parts."""
+
+OPERATOR = "operator"
+"""The reason of the demotions that are set from outside."""
+
+_GROUPS = {Family.IPV4: GROUP4, Family.IPV6: GROUP6}
+_MILLION = 1_000_000
+
+
+class Observer(Protocol):
+    """Who is told what a node does."""
+
+    def state_changed(self, node: Node, change: StateChanged) -> None: ...
+    def demotion_changed(self, node: Node, change: DemotionChanged) -> None: ...
+    def bowed_out(self, node: Node, host: str) -> None: ...
+
+
+class Node:
+    """One of the hosts that share the addresses. Faults that do not apply (a dead process hangs) change nothing."""
+
+    def __init__(
+        self,
+        number: int,
+        configs: tuple[VirtualHostConfig, ...],
+        world: World,
+        network: Network,
+        rng: random.Random,
+        observer: Observer,
+        *,
+        drift_ppm: int = 0,
+        lateness_ns: int = 0,
+    ) -> None:
+        self.number = number
+        self.configs = {config.name: config for config in configs}
+        self.engine: CarpEngine | None = None
+        self.kernel = Kernel()
+        self.hung = False
+        self.send_errno = 0
+        self.take_fails = False
+        self.failed_since_start = False
+        """Whether sending or taking failed: demotions may follow that only the engine knows of."""
+        self.operator_demotion: dict[str, int] = {}
+        self.heard: dict[tuple[str, int, Family], int] = {}
+        """(virtual host, sender, family) -> when the last advertisement was sent that came to the engine."""
+        self.interfaces = {config.interface: True for config in configs}
+        """Whether each link is up; an interface that is not here does not exist at the moment."""
+        self._world = world
+        self._network = network
+        self._rng = rng
+        self._observer = observer
+        self._drift_ppm = drift_ppm
+        self._clock_offset = rng.randrange(1_000_000 * SECOND)
+        self._lateness_ns = lateness_ns
+        self._backlog: deque[tuple[int, Transmission, str]] = deque()
+        self._alarm = 0
+        self._alarm_deadline: int | None = None
+        for interface in self.interfaces:
+            network.plug(number, interface, lambda sent, interface=interface: self._receive(interface, sent))
+
+    # What others see
+
+    @property
+    def awake(self) -> bool:
+        """The process runs and does not hang."""
+        return self.engine is not None and not self.hung
+
+    @property
+    def clock(self) -> int:
+        """The node's own time."""
+        return self._clock_at(self._world.now)
+
+    def state(self, host: str) -> CarpState:
+        """Of a node without a process it is INIT."""
+        return CarpState.INIT if self.engine is None else self.engine.hosts[host].state
+
+    def answers(self, host: str) -> bool:
+        return self.kernel.answers(host, self.clock) and self.interfaces.get(self.configs[host].interface, False)
+
+    # The process
+
+    def start(self) -> None:
+        """Clean up after a process that was killed, and begin."""
+        if self.engine is not None:
+            return
+        for host in self.configs:
+            self.kernel.forget(host)
+        self.engine, self.hung, self.failed_since_start = CarpEngine(), False, False
+        self.operator_demotion.clear()
+        self._tell_interfaces()
+        self.tell(Configure(tuple(self.configs.values()), self._rng.getrandbits(64)))
+        for config in self.configs.values():
+            if config.interface in self.interfaces:
+                self.tell(HostPrepared(config.name))
+
+    def kill(self) -> None:
+        """The process is gone; its kernel goes on answering until the leases have run out."""
+        self.engine, self.hung = None, False
+        self._backlog.clear()
+        self._alarm_deadline = None
+
+    def power_off(self) -> None:
+        self.kill()
+        self.kernel = Kernel()
+
+    def stop(self) -> None:
+        """In order: with a bow-out."""
+        if self.awake:
+            self.tell(Shutdown())
+            self.kill()
+
+    def hang(self) -> None:
+        """As SIGSTOP: frames wait in the socket, the clock goes on."""
+        self.hung = self.engine is not None
+
+    def resume(self) -> None:
+        if not self.hung:
+            return
+        self.hung = False
+        while self._backlog:
+            for _ in range(min(FRAMES_PER_WAKE_UP, len(self._backlog))):
+                arrived, transmission, interface = self._backlog.popleft()
+                self._hand_over(arrived, interface, transmission)
+            self.tell(TimersDue(arrived if self._backlog else self.clock))
+        self._tell_interfaces()
+        self.tell(TimersDue(self.clock))
+
+    # What happens to it
+
+    def set_link(self, interface: str, up: bool) -> None:
+        if interface in self.interfaces:
+            self.interfaces[interface] = up
+            self._tell_interfaces()
+
+    def remove_interface(self, interface: str) -> None:
+        """The devices and the gates on it go with it."""
+        self.interfaces.pop(interface, None)
+        for config in self.configs.values():
+            if config.interface == interface:
+                self.kernel.forget(config.name)
+        if self.awake:
+            self.tell(InterfaceGone(interface))
+
+    def restore_interface(self, interface: str) -> None:
+        if interface in self.interfaces:
+            return
+        self.interfaces[interface] = True
+        self._tell_interfaces()
+        for config in self.configs.values():
+            if self.awake and config.interface == interface:
+                self.tell(HostPrepared(config.name))
+
+    def demote(self, group: str, amount: int) -> None:
+        if self.awake:
+            self.operator_demotion[group] = amount
+            self.tell(SetDemotion(group, OPERATOR, amount))
+
+    def reconfigure(self, host: str, *, advskew: int, preempt: bool) -> None:
+        self.configs[host] = replace(self.configs[host], advskew=advskew, preempt=preempt)
+        if self.awake:
+            self.tell(Configure(tuple(self.configs.values()), self._rng.getrandbits(64)))
+
+    def _tell_interfaces(self) -> None:
+        if not self.awake:
+            return
+        for number, (interface, up) in enumerate(self.interfaces.items()):
+            mac = bytes((2, 0, 0, 0, self.number, number))
+            self.tell(InterfaceChanged(interface, up, mac, (self._address(Family.IPV4), self._address(Family.IPV6))))
+
+    def _receive(self, interface: str, transmission: Transmission) -> None:
+        if self.engine is None or not self.interfaces.get(interface, False):
+            return
+        if self.hung:
+            self._backlog.append((self.clock, transmission, interface))
+        else:
+            self._hand_over(self.clock, interface, transmission)
+
+    def _hand_over(self, arrived: int, interface: str, transmission: Transmission) -> None:
+        if not transmission.message.is_bow_out:
+            self.heard[transmission.host, transmission.sender, transmission.family] = transmission.sent_ns
+        self.tell(FrameReceived(interface, transmission.frame), arrived)
+
+    # The driver
+
+    def tell(self, event: Event, time: int | None = None) -> None:
+        """Hand an event to the engine, now or with an older timestamp, and do what follows."""
+        assert self.engine is not None
+        events = deque([event])
+        while events:
+            for effect in self.engine.handle(self.clock if time is None else time, events.popleft()):
+                outcome = self._perform(effect)
+                if outcome is not None:
+                    events.append(outcome)
+        self._arm()
+
+    def _perform(self, effect: Effect) -> Event | None:
+        match effect:
+            case SendAdvertisement():
+                return AdvertisementSent(effect.host, effect.family, self._send(effect))
+            case TakeAddresses():
+                if self.take_fails:
+                    self.failed_since_start = True
+                    return TakeFailed(effect.host, EPERM)
+                self.kernel.take(effect.host, effect.addresses)
+            case SurrenderLease():
+                self.kernel.surrender(effect.host)
+            case ReleaseAddresses():
+                self.kernel.release(effect.host, effect.addresses)
+            case StateChanged():
+                self._observer.state_changed(self, effect)
+            case DemotionChanged():
+                self._observer.demotion_changed(self, effect)
+            case Announce():
+                pass  # nobody here has an ARP cache
+        return None
+
+    def _send(self, effect: SendAdvertisement) -> int:
+        """What the kernel answers. A frame that leaves the host has renewed the lease, whether or not it arrives."""
+        if self.send_errno:
+            self.failed_since_start = True
+            return self.send_errno
+        config = self.configs[effect.host]
+        self.kernel.advertised(effect.host, self.clock, config.lease_ns)
+        if effect.message.is_bow_out:
+            self._observer.bowed_out(self, effect.host)
+        if self.interfaces.get(config.interface, False):
+            frame = advertisement_frame(
+                effect.message,
+                source_mac=virtual_mac(config.vhid),
+                source=self._address(effect.family),
+                destination=_GROUPS[effect.family],
+            )
+            sent = Transmission(self.number, effect.host, effect.family, effect.message, self._world.now, frame)
+            self._network.send(config.interface, sent)
+        return 0
+
+    def _address(self, family: Family) -> bytes:
+        if family is Family.IPV4:
+            return bytes((10, 0, 0, 1 + self.number))
+        return bytes((0xFE, 0x80, *(0,) * 13, 1 + self.number))
+
+    # The clock
+
+    def _clock_at(self, world_ns: int) -> int:
+        return self._clock_offset + world_ns + world_ns * self._drift_ppm // _MILLION
+
+    def _arm(self) -> None:
+        assert self.engine is not None
+        deadline = self.engine.deadline
+        if deadline == self._alarm_deadline:
+            return
+        self._alarm += 1
+        self._alarm_deadline = deadline
+        if deadline is not None:
+            time = max(self._world.now, (deadline - self._clock_offset) * _MILLION // (_MILLION + self._drift_ppm))
+            while self._clock_at(time) < deadline:
+                time += 1
+            alarm = self._alarm
+            self._world.at(time + self._rng.randint(0, self._lateness_ns), lambda: self._ring(alarm))
+
+    def _ring(self, alarm: int) -> None:
+        if alarm == self._alarm and self.awake:
+            self._alarm_deadline = None
+            self.tell(TimersDue(self.clock))

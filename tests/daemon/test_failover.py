@@ -1,0 +1,174 @@
+"""Two firewalls with carpd on both sides, and a client that goes on: the product's main job."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from carpd.lab.firewalls import LAN_GATEWAYS, SERVER, FirewallNetwork
+from carpd.lab.nodes import Node
+from carpd.lab.topology import Lab
+from carpd.lab.traffic import Probe
+from carpd.lab.waiting import wait_until
+from carpd.units import MILLISECOND
+from carpd.wire.carp import virtual_mac
+from carpd.wire.ethernet import format_mac
+from tests.daemon.carpd import FAST, LIMIT_NS, SLOWER, Carpd, virtual_host
+
+LAN = ["192.0.2.1/24", "192.0.2.99/24", "2001:db8:1::1/64", "2001:db8:1::99/64"]
+WAN = ["198.51.100.1/24", "2001:db8:2::1/64"]
+TARGETS = {"server4": SERVER[0], "server6": SERVER[1]} | {
+    name: address.partition("/")[0] for name, address in zip(("lan4", "other4", "lan6", "other6"), LAN, strict=True)
+}
+
+
+@dataclass
+class Pair:
+    """Two firewalls of which `a` is the better one, and master when a test begins."""
+
+    network: FirewallNetwork
+    a: Carpd
+    b: Carpd
+    probe: Probe
+
+    @property
+    def client(self) -> Node:
+        return self.network.client
+
+    def serves(self) -> None:
+        """Wait until the client reaches the server and every shared address, over both families."""
+        now = time.monotonic_ns()
+        for name, record in self.probe.records.items():
+            wait_until(lambda record=record: record.answered_since(now), LIMIT_NS, f"an answer from {name}")
+
+
+def pair_of(lab: Lab, **settings: object) -> Pair:
+    def tables(**timers: int) -> list[str]:
+        common = {"group": "edge", "preempt": True, **settings, **timers}
+        return [
+            virtual_host("lan", interface="eth1", vhid=1, addresses=LAN, **common),
+            virtual_host("wan", interface="eth2", vhid=2, addresses=WAN, **common),
+        ]
+
+    network = FirewallNetwork(lab)
+    a, b = Carpd(network.a.node, *tables(**FAST)), Carpd(network.b.node, *tables(**SLOWER))
+    a.becomes("MASTER")
+    b.becomes("BACKUP")
+    pair = Pair(network, a, b, Probe(network.client, TARGETS, interval_ns=5 * MILLISECOND))
+    pair.serves()
+    return pair
+
+
+@pytest.fixture
+def pair(lab: Lab) -> Iterator[Pair]:
+    pair = pair_of(lab)
+    yield pair
+    pair.probe.stop()
+
+
+def neighbor(node: Node, address: str) -> str:
+    """The link-layer address that a node knows for an IP address."""
+    (entry,) = json.loads(node.run(["ip", "-json", "neigh", "show", address]))
+    return str(entry["lladdr"])
+
+
+def addresses(node: Node) -> set[str]:
+    links = json.loads(node.run(["ip", "-json", "address"]))
+    return {f"{info['local']}/{info['prefixlen']}" for link in links for info in link.get("addr_info", ())}
+
+
+def own_addresses(node: Node) -> set[str]:
+    return {address for address in addresses(node) if not address.endswith(("/32", "/128")) or address == "::1/128"}
+
+
+def neighbors(pair: Pair) -> set[str]:
+    return {neighbor(pair.client, address) for address in LAN_GATEWAYS}
+
+
+def test_power_cut_and_return(pair: Pair) -> None:
+    """b takes everything over, the client's entries for the gateways stay what they are; a returns and preempts."""
+    assert neighbors(pair) == {format_mac(virtual_mac(1))}
+    pair.network.lab.power_cut(pair.network.a.ports)
+    pair.b.becomes("MASTER")
+    pair.serves()
+    assert neighbors(pair) == {format_mac(virtual_mac(1))}
+    pair.network.lab.power_back(pair.network.a.ports)
+    pair.b.becomes("BACKUP")
+    pair.a.becomes("MASTER")
+    pair.serves()
+    assert neighbors(pair) == {format_mac(virtual_mac(1))}
+
+
+def test_stop_and_return(pair: Pair) -> None:
+    """SIGTERM: b is called by the bow-out, a's addresses and devices are away, exit status 0. a comes back later."""
+    pair.network.client.run(["true"])
+    assert pair.a.stop() == 0
+    assert pair.a.log().splitlines()[-1].endswith("INFO: stopped")
+    assert addresses(pair.a.node) == own_addresses(pair.a.node)
+    assert "carp-" not in pair.a.node.run(["ip", "link"])
+    pair.b.becomes("MASTER")
+    assert pair.b.host()["reason"] != "master timed out"
+    pair.serves()
+    pair.a.start()
+    pair.a.becomes("MASTER")
+    pair.b.becomes("BACKUP")
+    pair.serves()
+
+
+def test_a_lost_link_moves_the_whole_group(pair: Pair) -> None:
+    """One cable out: the other interface moves too, for a gateway with one leg forwards nothing. It comes back so."""
+    pair.network.a.lan.unplug()
+    pair.b.becomes("MASTER")
+    pair.serves()
+    assert pair.a.states() == {"lan": "INIT", "wan": "BACKUP"}
+    assert pair.a.host("wan")["demotion_reasons"] == {"link of eth1 is down": 1}
+    assert pair.a.host("lan")["waits_for"] == "link of eth1 is down"
+    pair.network.a.lan.plug()
+    pair.a.becomes("MASTER")
+    pair.b.becomes("BACKUP")
+    assert pair.a.host("wan")["demotion"] == 0
+    pair.serves()
+
+
+def test_without_preempt_the_returning_node_waits(lab: Lab) -> None:
+    """A better node that comes back leaves the addresses where they are until their master goes."""
+    pair = pair_of(lab, preempt=False)
+    pair.network.lab.power_cut(pair.network.a.ports)
+    pair.b.becomes("MASTER")
+    pair.a.stop()
+    pair.network.lab.power_back(pair.network.a.ports)
+    pair.a.start()
+    pair.a.becomes("BACKUP")
+    wait_until(lambda: pair.a.host()["counters"]["ipackets"] >= 3, LIMIT_NS, "a hears three advertisements of b")
+    assert set(pair.a.states().values()) == {"BACKUP"}
+    assert set(pair.b.states().values()) == {"MASTER"}
+    pair.b.stop()
+    pair.a.becomes("MASTER")
+    pair.serves()
+
+
+def test_real_mac(lab: Lab) -> None:
+    """The addresses stand on the interfaces themselves, and the client's entries follow to the new master's MAC."""
+    pair = pair_of(lab, mac="real")
+    macs = {
+        carpd: next(link["address"] for link in json.loads(carpd.node.run(["ip", "-json", "link", "show", "eth1"])))
+        for carpd in (pair.a, pair.b)
+    }
+    assert neighbors(pair) == {macs[pair.a]}
+    pair.network.lab.power_cut(pair.network.a.ports)
+    pair.b.becomes("MASTER")
+    pair.serves()
+    assert neighbors(pair) == {macs[pair.b]}
+    pair.network.lab.power_back(pair.network.a.ports)
+    pair.a.becomes("MASTER")
+    pair.b.becomes("BACKUP")
+    pair.serves()
+    assert neighbors(pair) == {macs[pair.a]}
+    assert pair.a.stop() == 0
+    assert addresses(pair.a.node) == own_addresses(pair.a.node)
+    pair.b.becomes("MASTER")
+    pair.serves()
