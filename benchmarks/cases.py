@@ -2,8 +2,8 @@
 
     with Lab() as lab:
         pair = Pair(lab, contender)
-        pair.settle()
-        failure, repair = pair.play(Case.POWER, phase)
+        pair.settle(rest_ns)
+        failure, undoing = pair.play(Case.POWER, rest_ns)
 """
 
 from __future__ import annotations
@@ -12,113 +12,113 @@ import enum
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.daemons import ADDRESS4, ADDRESS6, Contender
-from benchmarks.wire import Advertiser, advertisements
+from benchmarks.daemons import ADDRESS4, ADDRESS6, Contender, own_address4
+from benchmarks.observer import Observer
 from carpd.lab.firewalls import Firewall, FirewallNetwork
 from carpd.lab.measure import ANSWER_NS
 from carpd.lab.nodes import Node
 from carpd.lab.topology import Lab, Switch
 from carpd.lab.traffic import Probe
-from carpd.lab.waiting import LabError, LabTimeoutError, wait_until
+from carpd.lab.waiting import LabTimeoutError, wait_until
 from carpd.units import MILLISECOND, SECOND
 
 PATIENCE_NS = 3 * SECOND
-"""Beyond the protocol's bound: whoever has not taken over by then never will."""
+"""Beyond the protocol's bound: what has not come right by then never will."""
 
-_CALM_NS = 300 * MILLISECOND
-"""So long every probe is answered before something counts as over."""
+_CALM_NS = 200 * MILLISECOND
+"""After so long without a probe lost, something is over."""
 
-_START_LIMIT_NS = 15 * SECOND
+_START_NS = 15 * SECOND
 _SESSION_NS = 1800 * SECOND
 
 
 class Case(enum.Enum):
-    """What happens to the master. Each is undone before the next, and the master's return is measured too."""
+    """What happens to the master. It is undone before the next, and what comes of that is measured too."""
 
     POWER = "power cut"
-    """Its switch port drops everything: carrier and learned MAC addresses stay."""
-    KILL = "killed"
-    """SIGKILL to all its processes; what it had set up in the kernel stays."""
+    """Its switch port drops everything; carrier and learned MAC addresses stay."""
+    KILL = "kill -9"
+    """To all its processes at once. What they had set up in the kernel stays."""
     HANG = "hang"
     """SIGSTOP to all its processes."""
     STOP = "stop"
-    """SIGTERM to the daemon."""
+    """SIGTERM to all its processes, as service managers do."""
     CABLE = "cable lost"
-    """The cable is pulled out of the switch: no carrier."""
+    """Its cable is pulled out: no carrier."""
 
     @property
     def undoing(self) -> str:
+        """How it is undone: the return of the better node."""
         return _UNDOING[self]
-
-    @property
-    def planned(self) -> bool:
-        return self is Case.STOP
 
 
 _UNDOING = {
     Case.POWER: "power back",
-    Case.KILL: "restart after kill",
+    Case.KILL: "start after kill",
     Case.HANG: "hang ends",
-    Case.STOP: "restart after stop",
+    Case.STOP: "start after stop",
     Case.CABLE: "cable back",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the client saw of one thing that happened. Times in nanoseconds."""
+    """What a client saw of one thing that happened. Times in nanoseconds."""
 
     gap_ns: int
     """The longest outage of the IPv4 address; 0 if every probe was answered."""
     lost: int
-    """Probes without an answer, all in all."""
-    gap6_ns: int
-    """The longest outage of the IPv6 address, where the daemon has one."""
+    """Probes to it without an answer, all in all."""
+    gap6_ns: int | None
+    """The longest outage of the IPv6 address, where the daemon serves one."""
     late_ns: int | None
-    """The take-over, after its time by the protocol's rule: last advertisement of the old master + master-down time."""
+    """A failure's take-over, after its time: last advertisement of the old master + how long the backup has to wait."""
     over: bool
-    """Whether all was well in the end, within PATIENCE_NS of the protocol's bound."""
+    """Whether all was well within PATIENCE_NS of the protocol's bound."""
 
 
 class Pair:
-    """Two firewalls with a daemon, a client that probes the shared address, and an observer on the LAN."""
+    """Two firewalls with a daemon, a client that probes the shared address, and an observer on their LAN."""
 
     def __init__(self, lab: Lab, contender: Contender) -> None:
         self.contender = contender
         self._lab = lab
         network = FirewallNetwork(lab)
         self._a, self._b = network.firewalls
-        observer = lab.node("observer")
-        lab.cable(observer, "eth0", Switch("lan"))
-        self._capture = observer.capture("eth0")
-        self._start(self._a)
-        self._start(self._b)
+        self._observer = Observer(lab, Switch("lan"))
+        for firewall in network.firewalls:
+            contender.start(firewall)
         targets = {"4": ADDRESS4} | ({"6": ADDRESS6} if contender.daemon == "carpd" else {})
         self._probe = Probe(network.client, targets, limit_ns=_SESSION_NS)
-        self._measured_until = time.monotonic_ns()
+        self._measured_until = 0
 
-    def settle(self) -> None:
-        """Wait until the one who has to be master is it, and serves. Raise LabTimeoutError if that does not come."""
-        limit = self.contender.master_down_ns + _START_LIMIT_NS
-        wait_until(self._settled, limit, f"{self.contender.name}: a master at the start")
-        self._measure(None, over=True)
+    def settle(self, rest_ns: int) -> None:
+        """Wait for the first master, and `rest_ns` longer. Raise LabTimeoutError if none comes."""
+        limit = self.contender.master_down_ns + _START_NS
+        wait_until(self._well, limit, f"{self.contender.name}: a master at the start")
+        time.sleep(rest_ns / SECOND)
+        self._measured_until = time.monotonic_ns() - ANSWER_NS
 
-    def play(self, case: Case, phase_ns: int) -> tuple[Measured, Measured]:
-        """Let something happen to the master after `phase_ns`, and undo it: what the client saw of either."""
-        time.sleep(phase_ns / SECOND)
-        self._measure(None, over=True)  # all until now belongs to nothing that is measured
-        self._capture.frames()
+    def play(self, case: Case, rest_ns: int) -> tuple[Measured, Measured]:
+        """Let something happen to the master, and undo it: what the client saw of either.
+
+        `rest_ns` is how long the return is watched when all is well again: the next failure comes then.
+        """
         master, backup = (self._a, self._b) if _holds(self._a.node) else (self._b, self._a)
+        self._observer.read()
         _inject(case, self._lab, master)
-        over = self._await(lambda: _holds(backup.node) and self._served(), self.contender.master_down_ns)
-        failure = self._measure((master, backup), over=over)
+        bound_ns = self.contender.leave_ns if case is Case.STOP else self.contender.master_down_ns
+        over = self._await(lambda: _holds(backup.node) and self._calm())
+        failure = self._measure(over, self._late_ns(master, backup, bound_ns))
         self._undo(case, master)
-        over = self._await(self._settled, self.contender.master_down_ns)
-        undoing = self._measure(None, over=over)
+        over = self._await(self._well)
+        time.sleep(rest_ns / SECOND)
+        undoing = self._measure(over, None)
         if not over:
-            self._start_again()
+            self._start_again(rest_ns)
         return failure, undoing
 
     def _undo(self, case: Case, firewall: Firewall) -> None:
@@ -126,28 +126,86 @@ class Pair:
             case Case.POWER:
                 self._lab.power_back([firewall.lan])
             case Case.KILL | Case.STOP:
-                self._start(firewall)
+                self.contender.start(firewall)
             case Case.HANG:
                 _signal_all(firewall.node, signal.SIGCONT)
             case Case.CABLE:
                 firewall.lan.plug()
 
-    def _start(self, firewall: Firewall) -> None:
-        self.contender.start(firewall)
-
-    def _start_again(self) -> None:
+    def _start_again(self, rest_ns: int) -> None:
         """From nothing, where a daemon did not find back by itself."""
-        for firewall in (self._a, self._b):
+        firewalls = (self._a, self._b)
+        for firewall in firewalls:
             firewall.node.kill()
-            if _holds(firewall.node):
-                firewall.node.run(("ip", "address", "flush", "to", ADDRESS4))
-        for firewall in (self._a, self._b):
-            self._start(firewall)
-        self.settle()
+            firewall.node.run(("ip", "address", "flush", "to", ADDRESS4))
+        for firewall in firewalls:
+            self.contender.start(firewall)
+        self.settle(rest_ns)
 
-    def _await(self, condition: Callable[[], bool], bound_ns: int) -> bool:
+    # What can be seen
+
+    def _await(self, condition: Callable[[], bool]) -> bool:
         try:
-            wait_until(condition, bound_ns + PATIENCE_NS, "")
+            wait_until(condition, self.contender.master_down_ns + PATIENCE_NS, "the end of it")
         except LabTimeoutError:
             return False
         return True
+
+    def _well(self) -> bool:
+        """One node has the address, the better one if there is one, and every probe is answered."""
+        on_a, on_b = _holds(self._a.node), _holds(self._b.node)
+        return on_a != on_b and (on_a or self.contender.tied) and self._calm()
+
+    def _calm(self) -> bool:
+        now = time.monotonic_ns()
+        loss = self._probe["4"].loss(now - _CALM_NS - ANSWER_NS, now - ANSWER_NS)
+        return loss.sent > 0 and loss.lost == 0
+
+    def _measure(self, over: bool, late_ns: int | None) -> Measured:
+        """What the client saw since it was measured last: nothing in between is left out."""
+        since, self._measured_until = self._measured_until, time.monotonic_ns() - ANSWER_NS
+        losses = {name: record.loss(since, self._measured_until) for name, record in self._probe.records.items()}
+        return Measured(
+            gap_ns=losses["4"].gap_ns,
+            lost=losses["4"].lost,
+            gap6_ns=losses["6"].gap_ns if "6" in losses else None,
+            late_ns=late_ns,
+            over=over,
+        )
+
+    def _late_ns(self, master: Firewall, backup: Firewall, bound_ns: int) -> int | None:
+        """When the backup advertised first, seen from when it had to; None if it never did."""
+        old, new = (socket.inet_aton(own_address4(firewall)) for firewall in (master, backup))
+        advertised, _ = self._observer.read()
+        take_over = next((ad.time_ns for ad in advertised if ad.source == new), None)
+        before = [ad.time_ns for ad in advertised if ad.source == old and take_over and ad.time_ns < take_over]
+        return take_over - before[-1] - bound_ns if take_over and before else None
+
+
+def _inject(case: Case, lab: Lab, firewall: Firewall) -> None:
+    match case:
+        case Case.POWER:
+            lab.power_cut([firewall.lan])
+        case Case.KILL:
+            firewall.node.kill()
+        case Case.HANG:
+            _signal_all(firewall.node, signal.SIGSTOP)
+        case Case.STOP:
+            _signal_all(firewall.node, signal.SIGTERM)
+        case Case.CABLE:
+            firewall.lan.unplug()
+
+
+def _signal_all(node: Node, number: signal.Signals) -> None:
+    """To every process of the node."""
+    node.run(("sh", "-c", f"kill -{number.name.removeprefix('SIG')} -1"))
+
+
+def _holds(node: Node) -> bool:
+    """Whether the shared address is one of the node's own."""
+    with node.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((ADDRESS4, 0))
+        except OSError:
+            return False
+    return True

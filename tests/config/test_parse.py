@@ -279,6 +279,13 @@ ONE_VIRTUAL_HOST: dict[str, tuple[str, list[str]]] = {
             "7: error: carp.lan.senderr_demotion_factor = -1: a demotion factor is 0 to 255",
         ],
     ),
+    "one group, two ways of demoting": (
+        lan('demotion = "advskew"', "[carp.wan]", 'interface = "eth2"', "vhid = 1", 'addresses = ["198.51.100.1"]'),
+        [
+            "7: warning: carp.wan: no password: anybody on the link can take the addresses; set password_file",
+            '7: error: carp.wan: carp.lan, of the same group, has demotion = "advskew": use one',
+        ],
+    ),
     "a group with a space": (
         lan('group = "the edge"'),
         ['6: error: carp.lan.group = "the edge": a group has 1 to 15 of the characters A-Z a-z 0-9 _ -'],

@@ -25,8 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.check is not None:
         from carpd.cli.check import check
+        from carpd.runtime.preparation import own_addresses_by_interface
 
-        return check(args.check, args.node, None, sys.stdout)
+        # another node's addresses are not known here
+        return check(args.check, args.node, None if args.node else own_addresses_by_interface(), sys.stdout)
     from carpd.runtime.supervisor import run
 
     return run(args.config, args.node, args.socket, args.state_dir)

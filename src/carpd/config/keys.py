@@ -218,6 +218,7 @@ KEYS = {
             "demotion",
             one_of(DemotionMode),
             'how peers are told of a demotion: "counter" (OpenBSD), "advskew" (FreeBSD, NetBSD, ucarp) or "both"',
+            shared=True,
         ),
         Key(
             "master_down",

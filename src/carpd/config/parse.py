@@ -24,6 +24,7 @@ from carpd.config.problems import Problem, Problems, dotted
 from carpd.config.rules import (
     OwnAddresses,
     check_addresses,
+    check_groups,
     check_host,
     check_own_addresses,
     check_preference,
@@ -73,6 +74,7 @@ def load(path: Path, node: str | None = None, own_addresses: OwnAddresses | None
     for hosts in hosts_by_node.values():
         check_vhids(hosts, problems)
         check_addresses(hosts, problems)
+        check_groups(hosts, problems)
         for host in hosts:
             check_host(host, problems)
             check_password(host, readable_by_others(mode), problems)

@@ -164,6 +164,18 @@ def check_addresses(hosts: Iterable[HostSettings], problems: Problems) -> None:
                 )
 
 
+def check_groups(hosts: Iterable[HostSettings], problems: Problems) -> None:
+    """One amount of demotion must mean the same for all that share it: 1 moves a counter, and no advskew by much."""
+    first: dict[str, HostSettings] = {}
+    for host in hosts:
+        if host.usable("group", "demotion"):
+            other = first.setdefault(host["group"], host)
+            if other["demotion"] is not host["demotion"]:
+                path, value = host.place("demotion", "group")
+                message = f'{dotted(other.path)}, of the same group, has demotion = "{other["demotion"].value}": use one'
+                problems.error(path, message, value)
+
+
 def check_own_addresses(hosts: Iterable[HostSettings], own: OwnAddresses, problems: Problems) -> None:
     """A shared address belongs to no host: when another is master it would have two owners."""
     for host in hosts:

@@ -22,7 +22,7 @@ def function(name: str, *argument_types: type) -> Callable[..., int]:
         result: int = call(*arguments)
         if result == -1:
             error = ctypes.get_errno()
-            raise OSError(error, f"{name}: {os.strerror(error)}")
+            raise OSError(error, os.strerror(error))
         return result
 
     return checked

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 
 from carpd.linux import libc
 
-CLONE_NEWNS = 0x00020000
-CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 """Ref: Linux include/uapi/linux/sched.h"""
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from errno import EPERM
+from functools import partial
 from typing import Protocol
 
 from carpd.carp.engine import CarpEngine
@@ -56,6 +57,13 @@ _GROUPS = {Family.IPV4: GROUP4, Family.IPV6: GROUP6}
 _MILLION = 1_000_000
 
 
+@dataclass(slots=True, eq=False)
+class Interface:
+    """One that was removed and made again is another one."""
+
+    up: bool = True
+
+
 class Observer(Protocol):
     """Who is told what a node does."""
 
@@ -91,8 +99,8 @@ class Node:
         self.operator_demotion: dict[str, int] = {}
         self.heard: dict[tuple[str, int, Family], int] = {}
         """(virtual host, sender, family) -> when the last advertisement was sent that came to the engine."""
-        self.interfaces = {config.interface: True for config in configs}
-        """Whether each link is up; an interface that is not here does not exist at the moment."""
+        self.interfaces = {config.interface: Interface() for config in configs}
+        """Those that exist at the moment."""
         self._world = world
         self._network = network
         self._rng = rng
@@ -100,11 +108,12 @@ class Node:
         self._drift_ppm = drift_ppm
         self._clock_offset = rng.randrange(1_000_000 * SECOND)
         self._lateness_ns = lateness_ns
+        self._known_interfaces: dict[str, Interface] = {}
         self._backlog: deque[tuple[int, Transmission, str]] = deque()
         self._alarm = 0
         self._alarm_deadline: int | None = None
         for interface in self.interfaces:
-            network.plug(number, interface, lambda sent, interface=interface: self._receive(interface, sent))
+            network.plug(number, interface, partial(self._receive, interface))
 
     # What others see
 
@@ -123,7 +132,11 @@ class Node:
         return CarpState.INIT if self.engine is None else self.engine.hosts[host].state
 
     def answers(self, host: str) -> bool:
-        return self.kernel.answers(host, self.clock) and self.interfaces.get(self.configs[host].interface, False)
+        """Whether other hosts on the link reach this node at the addresses."""
+        return self.kernel.answers(host, self.clock) and self.link_is_up(self.configs[host].interface)
+
+    def link_is_up(self, interface: str) -> bool:
+        return interface in self.interfaces and self.interfaces[interface].up
 
     # The process
 
@@ -135,11 +148,11 @@ class Node:
             self.kernel.forget(host)
         self.engine, self.hung, self.failed_since_start = CarpEngine(), False, False
         self.operator_demotion.clear()
-        self._tell_interfaces()
+        self._known_interfaces.clear()
+        for interface in self.interfaces:
+            self.tell(self._describe(interface))
         self.tell(Configure(tuple(self.configs.values()), self._rng.getrandbits(64)))
-        for config in self.configs.values():
-            if config.interface in self.interfaces:
-                self.tell(HostPrepared(config.name))
+        self._tell_interfaces()
 
     def kill(self) -> None:
         """The process is gone; its kernel goes on answering until the leases have run out."""
@@ -177,46 +190,55 @@ class Node:
 
     def set_link(self, interface: str, up: bool) -> None:
         if interface in self.interfaces:
-            self.interfaces[interface] = up
+            self.interfaces[interface].up = up
             self._tell_interfaces()
 
     def remove_interface(self, interface: str) -> None:
         """The devices and the gates on it go with it."""
         self.interfaces.pop(interface, None)
-        for config in self.configs.values():
-            if config.interface == interface:
-                self.kernel.forget(config.name)
-        if self.awake:
-            self.tell(InterfaceGone(interface))
+        for config in self._on(interface):
+            self.kernel.forget(config.name)
+        self._tell_interfaces()
 
     def restore_interface(self, interface: str) -> None:
-        if interface in self.interfaces:
-            return
-        self.interfaces[interface] = True
+        self.interfaces.setdefault(interface, Interface())
         self._tell_interfaces()
-        for config in self.configs.values():
-            if self.awake and config.interface == interface:
-                self.tell(HostPrepared(config.name))
 
     def demote(self, group: str, amount: int) -> None:
         if self.awake:
             self.operator_demotion[group] = amount
             self.tell(SetDemotion(group, OPERATOR, amount))
 
-    def reconfigure(self, host: str, *, advskew: int, preempt: bool) -> None:
-        self.configs[host] = replace(self.configs[host], advskew=advskew, preempt=preempt)
+    def reconfigure(self, host: str, *, preempt: bool) -> None:
+        self.configs[host] = replace(self.configs[host], preempt=preempt)
         if self.awake:
             self.tell(Configure(tuple(self.configs.values()), self._rng.getrandbits(64)))
 
     def _tell_interfaces(self) -> None:
+        """What was removed first, even if it is there again; devices are prepared on what is new."""
         if not self.awake:
             return
-        for number, (interface, up) in enumerate(self.interfaces.items()):
-            mac = bytes((2, 0, 0, 0, self.number, number))
-            self.tell(InterfaceChanged(interface, up, mac, (self._address(Family.IPV4), self._address(Family.IPV6))))
+        for name, interface in list(self._known_interfaces.items()):
+            if self.interfaces.get(name) is not interface:
+                del self._known_interfaces[name]
+                self.tell(InterfaceGone(name))
+        for name, interface in self.interfaces.items():
+            self.tell(self._describe(name))
+            if name not in self._known_interfaces:
+                self._known_interfaces[name] = interface
+                for config in self._on(name):
+                    self.tell(HostPrepared(config.name))
+
+    def _describe(self, interface: str) -> InterfaceChanged:
+        mac = bytes((2, 0, 0, 0, 0, self.number))
+        own = self._address(Family.IPV4), self._address(Family.IPV6)
+        return InterfaceChanged(interface, self.interfaces[interface].up, mac, own)
+
+    def _on(self, interface: str) -> list[VirtualHostConfig]:
+        return [config for config in self.configs.values() if config.interface == interface]
 
     def _receive(self, interface: str, transmission: Transmission) -> None:
-        if self.engine is None or not self.interfaces.get(interface, False):
+        if self.engine is None or not self.link_is_up(interface):
             return
         if self.hung:
             self._backlog.append((self.clock, transmission, interface))
@@ -271,7 +293,7 @@ class Node:
         self.kernel.advertised(effect.host, self.clock, config.lease_ns)
         if effect.message.is_bow_out:
             self._observer.bowed_out(self, effect.host)
-        if self.interfaces.get(config.interface, False):
+        if self.link_is_up(config.interface):
             frame = advertisement_frame(
                 effect.message,
                 source_mac=virtual_mac(config.vhid),

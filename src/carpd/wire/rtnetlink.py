@@ -28,7 +28,7 @@ UP = 0x01
 OPERSTATE_UNKNOWN, OPERSTATE_UP = 0, 6
 """RFC 2863 states of a link that passes frames; a driver that reports no carrier says "unknown"."""
 
-SCOPE_GLOBAL, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
+SCOPE_GLOBAL, SCOPE_LINK = 0, 253
 
 SECONDARY, NODAD, DADFAILED, DEPRECATED, TENTATIVE, NOPREFIXROUTE = 0x01, 0x02, 0x08, 0x20, 0x40, 0x200
 """Address flags IFA_F_..."""
