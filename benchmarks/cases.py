@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.daemons import ADDRESS4, ADDRESS6, Contender, own_address4
-from benchmarks.observer import Observer
+from benchmarks.observer import Advertised, Observer
 from carpd.lab.firewalls import Firewall, FirewallNetwork
 from carpd.lab.measure import ANSWER_NS
 from carpd.lab.nodes import Node
@@ -94,6 +94,7 @@ class Pair:
         targets = {"4": ADDRESS4} | ({"6": ADDRESS6} if contender.daemon == "carpd" else {})
         self._probe = Probe(network.client, targets, limit_ns=_SESSION_NS)
         self._measured_until = 0
+        self._advertised: list[Advertised] = []
 
     def settle(self, rest_ns: int) -> None:
         """Wait for the first master, and `rest_ns` longer. Raise LabTimeoutError if none comes."""
@@ -108,11 +109,11 @@ class Pair:
         `rest_ns` is how long the return is watched when all is well again: the next failure comes then.
         """
         master, backup = (self._a, self._b) if _holds(self._a.node) else (self._b, self._a)
-        self._observer.read()
+        begin_ns = time.monotonic_ns()
         _inject(case, self._lab, master)
         bound_ns = self.contender.leave_ns if case is Case.STOP else self.contender.master_down_ns
         over = self._await(lambda: _holds(backup.node) and self._calm())
-        failure = self._measure(over, self._late_ns(master, backup, bound_ns))
+        failure = self._measure(over, self._late_ns(begin_ns, master, backup, bound_ns))
         self._undo(case, master)
         over = self._await(self._well)
         time.sleep(rest_ns / SECOND)
@@ -173,13 +174,15 @@ class Pair:
             over=over,
         )
 
-    def _late_ns(self, master: Firewall, backup: Firewall, bound_ns: int) -> int | None:
+    def _late_ns(self, begin_ns: int, master: Firewall, backup: Firewall, bound_ns: int) -> int | None:
         """When the backup advertised first, seen from when it had to; None if it never did."""
+        self._advertised += self._observer.read()[0]
         old, new = (socket.inet_aton(own_address4(firewall)) for firewall in (master, backup))
-        advertised, _ = self._observer.read()
-        take_over = next((ad.time_ns for ad in advertised if ad.source == new), None)
-        before = [ad.time_ns for ad in advertised if ad.source == old and take_over and ad.time_ns < take_over]
-        return take_over - before[-1] - bound_ns if take_over and before else None
+        take_over = next((ad.time_ns for ad in self._advertised if ad.source == new and ad.time_ns > begin_ns), None)
+        if take_over is None:
+            return None
+        last = max(ad.time_ns for ad in self._advertised if ad.source == old and ad.time_ns < take_over)
+        return take_over - last - bound_ns
 
 
 def _inject(case: Case, lab: Lab, firewall: Firewall) -> None:

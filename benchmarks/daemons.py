@@ -156,8 +156,12 @@ def keepalived_argv(firewall: Firewall, configuration: str) -> list[str]:
     directory = firewall.node.directory
     file = directory / "keepalived.conf"
     file.write_text(configuration)
-    pids = ["-p", str(directory / "keepalived.pid"), "-r", str(directory / "vrrp.pid")]
-    return ["keepalived", "--vrrp", "-n", "-G", "-f", str(file), *pids]
+    argv = ["keepalived", "--vrrp", "-n", "-G", "-f", str(file)]
+    for option in ("-p", "-r"):
+        pid_file = directory / f"keepalived{option}.pid"
+        pid_file.unlink(missing_ok=True)  # of one that was killed: it would not start
+        argv += [option, str(pid_file)]
+    return argv
 
 
 def _keepalived(
@@ -190,8 +194,8 @@ def _keepalived(
 CONTENDERS = (
     _carpd(DEFAULT, 1, 0, 100),
     _ucarp(DEFAULT, 3, 100),
-    _keepalived(DEFAULT, 2, SECOND, (200, 100)),
-    _keepalived(DEFAULT, 2, SECOND, (200, 100), virtual_mac=True),
+    _keepalived(DEFAULT, 2, SECOND, (254, 156)),
+    _keepalived(DEFAULT, 2, SECOND, (254, 156), virtual_mac=True),
     _carpd(FASTEST, 0, 1, 1),
     _ucarp(FASTEST, 1, 1),
     _keepalived(FASTEST, 3, 10 * MILLISECOND, (254, 253)),

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from carpd import __version__
-from carpd.config.model import DEFAULT_SOCKET, DEFAULT_STATE_DIR
+from carpd.control.protocol import DEFAULT_SOCKET
 
 DEFAULT_CONFIG = Path("/etc/carpd/carpd.toml")
+DEFAULT_STATE_DIR = Path("/run/carpd")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

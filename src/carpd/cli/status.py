@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from carpd.config.model import DEFAULT_SOCKET
 from carpd.control.client import request
-from carpd.control.protocol import ControlError
+from carpd.control.protocol import DEFAULT_SOCKET, ControlError
 
 _COLOURS = {"MASTER": "\033[32m", "BACKUP": "\033[36m", "INIT": "\033[31m"}
 _PLAIN = "\033[0m"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
-from pathlib import Path
 
 from carpd.units import SECOND, SKEW, interval_ns
 
@@ -17,9 +16,6 @@ DEVICE_PREFIX = "carp-"
 
 NAME_LIMIT = 15 - len(DEVICE_PREFIX)
 """Linux interface names have at most 15 characters (IFNAMSIZ less the terminating zero)."""
-
-DEFAULT_SOCKET = Path("/run/carpd/carpd.sock")
-DEFAULT_STATE_DIR = Path("/run/carpd")
 
 
 Address = IPv4Interface | IPv6Interface

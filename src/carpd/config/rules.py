@@ -172,7 +172,8 @@ def check_groups(hosts: Iterable[HostSettings], problems: Problems) -> None:
             other = first.setdefault(host["group"], host)
             if other["demotion"] is not host["demotion"]:
                 path, value = host.place("demotion", "group")
-                message = f'{dotted(other.path)}, of the same group, has demotion = "{other["demotion"].value}": use one'
+                others = other["demotion"].value
+                message = f'{dotted(other.path)}, of the same group, has demotion = "{others}": use one'
                 problems.error(path, message, value)
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import enum
 import json
+from pathlib import Path
 from typing import Any
 
 from carpd.errors import CarpdError, DecodeError
+
+DEFAULT_SOCKET = Path("/run/carpd/carpd.sock")
 
 LINE_LIMIT = 64 << 10
 """Bytes of a request; an answer may be as long as it has to be."""

@@ -31,8 +31,9 @@ _LOOK_NS = 50 * MILLISECOND
 _CURVE_NS = 100 * MILLISECOND
 """The length of the parts of a throughput curve."""
 
-_CALM_NS = 1000 * MILLISECOND
-"""How long all is left alone after a step, so that what comes late is seen in its own step."""
+_NEIGHBOURS_NS = 4 * SECOND
+"""How long a lost cable stays out. A router that loses it for less asks late for its neighbours: Linux goes on with the
+attempts, a second apart, that it began without a carrier, and gives up after three."""
 
 _RECENT_NS = 200 * MILLISECOND
 """Who was served this recently is served."""
@@ -58,6 +59,8 @@ class Act:
     kind: Kind
     master: str
     perform: Callable[[Demo], None]
+    calm_ns: int = SECOND
+    """How long all is left alone afterwards, so that what comes late is seen in its own step."""
 
 
 def _start(demo: Demo) -> None:
@@ -103,7 +106,14 @@ ACTS = (
     Act("power returns", "the switch ports of fw-a work again", Kind.PLANNED, "fw-a", _return_power),
     Act("stop", "carpd on fw-a is asked to end (SIGTERM)", Kind.PLANNED, "fw-b", _stop),
     Act("return", "carpd on fw-a is started again", Kind.PLANNED, "fw-a", _return),
-    Act("cable lost", "fw-a loses its LAN cable, and with it both gateways", Kind.FAILURE, "fw-b", _unplug),
+    Act(
+        "cable lost",
+        "fw-a loses its LAN cable, and with it both gateways",
+        Kind.FAILURE,
+        "fw-b",
+        _unplug,
+        _NEIGHBOURS_NS,
+    ),
     Act("cable back", "the LAN cable of fw-a is plugged in again", Kind.PLANNED, "fw-a", _plug),
 )
 
@@ -168,7 +178,7 @@ class Demo:
             act.perform(self)
             acted = time.monotonic_ns()
             self._wait(lambda: self.master == act.master and self._served_since(acted), STEP_LIMIT_NS, act)
-            self._rest(_CALM_NS)
+            self._rest(act.calm_ns)
         except LabError as error:
             trouble = str(error)
         end = time.monotonic_ns()

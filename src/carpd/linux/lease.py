@@ -21,7 +21,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from typing import Self
 
 from carpd.errors import SystemCallError
-from carpd.linux.netlink import NetlinkListener, NetlinkSocket
+from carpd.linux.netlink import NetlinkSocket
 from carpd.linux.packets import ADVERTISEMENT_MARK
 from carpd.units import MILLISECOND
 from carpd.wire import carp, netlink, nftnetlink
@@ -185,28 +185,6 @@ def installed() -> list[str]:
         answers = kernel.ask("list the nftables tables", nftnetlink.dump_tables())
     names = map(nftnetlink.table_name, answers)
     return [_parent(name) for name in names if name.startswith(_TABLE)]
-
-
-class GateWatch:
-    """Notices when somebody deletes a gate: `nft flush ruleset`, with which many a firewall's script begins, does."""
-
-    def __init__(self) -> None:
-        """Raise SystemCallError."""
-        self._listener = NetlinkListener(netlink.NETFILTER, [nftnetlink.GROUP])
-
-    def fileno(self) -> int:
-        return self._listener.fileno()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def gate_deleted(self) -> bool:
-        """Whether a gate was deleted since the last call, by whomever; also if news was lost. Raise SystemCallError."""
-        deleted = False
-        while heard := self._listener.receive():
-            tables = map(nftnetlink.deleted_table, heard)
-            deleted = deleted or any(table and table.startswith(_TABLE) for table in tables)
-        return deleted or heard is None
 
 
 class LeaseKeeper:

@@ -11,6 +11,7 @@ import errno
 import socket
 import struct
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
 from carpd.errors import SystemCallError
@@ -74,10 +75,9 @@ class PacketSocket:
         for mac in (ethernet.multicast_mac4(carp.GROUP4), ethernet.multicast_mac6(carp.GROUP6)):
             option(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _GROUP.pack(index, _PACKET_MR_MULTICAST, len(mac), mac))
         option(socket.SOL_SOCKET, _SO_TIMESTAMPNS_NEW, 1)
-        try:
+        option(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        with suppress(PermissionError):  # root of a user namespace has to live with the system's limit
             option(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-        except PermissionError:  # in a user namespace: as much as the host's limit allows
-            option(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         option(socket.SOL_SOCKET, _SO_MARK, ADVERTISEMENT_MARK)
         option(socket.SOL_SOCKET, socket.SO_PRIORITY, _PRIORITY_CONTROL)
         address = _ADDRESS.pack(socket.AF_PACKET, socket.htons(_ETH_P_ALL), index, 0, 0, 0, b"")

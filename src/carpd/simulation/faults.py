@@ -83,7 +83,9 @@ def partitioned(target: Target, apart: Sequence[Node], interfaces: Sequence[str]
     paths = target.network.paths(interfaces, here, there) | target.network.paths(interfaces, there, here)
     cuts = target.network.cuts
     return Fault(
-        f"{here} are parted from {there} on {', '.join(interfaces)}", lambda: cuts.append(paths), lambda: cuts.remove(paths)
+        f"{here} are parted from {there} on {', '.join(interfaces)}",
+        lambda: cuts.append(paths),
+        lambda: cuts.remove(paths),
     )
 
 
@@ -137,6 +139,7 @@ def forced(node: Node, host: str, state: CarpState) -> Fault:
 
 def reconfigured(node: Node, host: str) -> Fault:
     """Its preemption is turned over, and back."""
+
     def turn() -> None:
         node.reconfigure(host, preempt=not node.configs[host].preempt)
 
@@ -173,7 +176,9 @@ def _any_demotion(target: Target) -> Fault:
 
 def _any_force(target: Target) -> Fault:
     node = target.node
-    return forced(node, target.rng.choice(sorted(node.configs)), target.rng.choice((CarpState.MASTER, CarpState.BACKUP)))
+    return forced(
+        node, target.rng.choice(sorted(node.configs)), target.rng.choice((CarpState.MASTER, CarpState.BACKUP))
+    )
 
 
 def _any_reconfiguration(target: Target) -> Fault:

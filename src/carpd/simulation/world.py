@@ -26,6 +26,7 @@ class World:
 
     def run(self, duration_ns: int, after_each: Action) -> None:
         """Let time pass; `after_each` is called after every action."""
+        assert duration_ns >= 0, "nor does time go back"
         end = self.now + duration_ns
         while self._agenda and self._agenda[0][0] <= end:
             self.now, _, action = heapq.heappop(self._agenda)

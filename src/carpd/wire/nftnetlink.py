@@ -14,9 +14,6 @@ from carpd.wire.netlink import Message
 GROUP_NFTABLES = 7
 """The multicast group that hears of every change."""
 
-GROUP = 7
-"""The multicast group NFNLGRP_NFTABLES, which is told of every change to the rules."""
-
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _GET_TABLE, _DELETE_TABLE, _GET_SET, _GET_ELEMENT, _DELETE_ELEMENT = 1, 2, 10, 13, 14
@@ -83,11 +80,6 @@ def is_table_deletion(message: Message) -> bool:
 def table_name(message: Message) -> str:
     """The name in an answer to `dump_tables`. Raise DecodeError if there is none."""
     return netlink.text_value(_required(message.body, _HEADER.size, _NFTA_TABLE_NAME))
-
-
-def deleted_table(message: Message) -> str | None:
-    """The table of which the kernel tells that it was deleted; None if it tells of something else."""
-    return table_name(message) if message.kind == _SUBSYSTEM << 8 | _DELETE_TABLE else None
 
 
 def set_name(message: Message) -> str:
