@@ -99,7 +99,8 @@ class Pair:
     def settle(self, rest_ns: int) -> None:
         """Wait for the first master, and `rest_ns` longer. Raise LabTimeoutError if none comes."""
         limit = self.contender.master_down_ns + _START_NS
-        wait_until(self._well, limit, f"{self.contender.name}: a master at the start")
+        since = time.monotonic_ns()
+        wait_until(lambda: self._one_master() and self._calm(since), limit, f"{self.contender.name}: a first master")
         time.sleep(rest_ns / SECOND)
         self._measured_until = time.monotonic_ns() - ANSWER_NS
 
@@ -112,10 +113,10 @@ class Pair:
         begin_ns = time.monotonic_ns()
         _inject(case, self._lab, master)
         bound_ns = self.contender.leave_ns if case is Case.STOP else self.contender.master_down_ns
-        over = self._await(lambda: _holds(backup.node) and self._calm())
+        over = self._await(lambda: _holds(backup.node))
         failure = self._measure(over, self._late_ns(begin_ns, master, backup, bound_ns))
         self._undo(case, master)
-        over = self._await(self._well)
+        over = self._await(self._one_master)
         time.sleep(rest_ns / SECOND)
         undoing = self._measure(over, None)
         if not over:
@@ -145,22 +146,25 @@ class Pair:
 
     # What can be seen
 
-    def _await(self, condition: Callable[[], bool]) -> bool:
+    def _await(self, come_right: Callable[[], bool]) -> bool:
+        """Wait until it has come right and every probe is answered again: whether that came in time."""
+        since = time.monotonic_ns()
         try:
-            wait_until(condition, self.contender.master_down_ns + PATIENCE_NS, "the end of it")
+            wait_until(lambda: come_right() and self._calm(since), self.contender.master_down_ns + PATIENCE_NS, "")
         except LabTimeoutError:
             return False
         return True
 
-    def _well(self) -> bool:
-        """One node has the address, the better one if there is one, and every probe is answered."""
+    def _one_master(self) -> bool:
+        """One node has the address: the better one, if there is one."""
         on_a, on_b = _holds(self._a.node), _holds(self._b.node)
-        return on_a != on_b and (on_a or self.contender.tied) and self._calm()
+        return on_a != on_b and (on_a or self.contender.tied)
 
-    def _calm(self) -> bool:
-        now = time.monotonic_ns()
-        loss = self._probe["4"].loss(now - _CALM_NS - ANSWER_NS, now - ANSWER_NS)
-        return loss.sent > 0 and loss.lost == 0
+    def _calm(self, since_ns: int) -> bool:
+        """Whether the last probes were all answered, and were sent after since_ns."""
+        end = time.monotonic_ns() - ANSWER_NS
+        start = end - _CALM_NS
+        return start >= since_ns and self._probe["4"].loss(start, end).lost == 0
 
     def _measure(self, over: bool, late_ns: int | None) -> Measured:
         """What the client saw since it was measured last: nothing in between is left out."""

@@ -73,6 +73,11 @@ class Carpd:
         """As `carpctl status --json`. Raise ControlError."""
         return client.request(self.socket, "status")
 
+    def hosts(self) -> list[dict[str, Any]]:
+        """Every virtual host of its status. Raise ControlError."""
+        found: list[dict[str, Any]] = self.status()["virtual_hosts"]
+        return found
+
     def host(self, name: str = "lan") -> dict[str, Any]:
         """One virtual host of its status. Raise ControlError."""
         found: dict[str, Any] = client.request(self.socket, "status", name=name)["virtual_hosts"][0]
@@ -87,7 +92,7 @@ class Carpd:
     def states(self) -> dict[str, str]:
         """The state of each virtual host; none while it does not answer."""
         try:
-            return {host["name"]: host["state"] for host in self.status()["virtual_hosts"]}
+            return {host["name"]: host["state"] for host in self.hosts()}
         except ControlError:
             return {}
 

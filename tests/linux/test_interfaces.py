@@ -57,8 +57,8 @@ def test_settings(neighbor: Neighbor, journal: SysctlJournal) -> None:
     assert conf("ipv6", "carp-lan", "forwarding") == "1"
     assert conf("ipv6", "carp-lan", "accept_ra") == "0"
     assert (conf("ipv4", "eth1", "arp_ignore"), conf("ipv4", "eth1", "arp_announce")) == ("1", "2")
-    interfaces.unprepare("carp-lan")
-    interfaces.unprepare("carp-lan")
+    interfaces.unprepare()
+    interfaces.unprepare()
     assert "carp-lan" not in {found.name for found in links.links()}
     journal.restore()
     assert (conf("ipv4", "eth1", "arp_ignore"), conf("ipv4", "eth1", "arp_announce")) == ("0", "0")
@@ -116,7 +116,7 @@ def test_somebody_else_s_is_left_alone(neighbor: Neighbor, journal: SysctlJourna
     ip("link add carp-lan type bridge")
     with pytest.raises(SystemCallError, match="another interface has this name"):
         prepare(journal)
-    interfaces.unprepare("carp-lan")
+    interfaces.unprepare()
     assert link("carp-lan").kind == "bridge"
 
 

@@ -19,7 +19,8 @@ from carpd.linux.links import (
     LinkGone,
     LinkMonitor,
     create_macvlan,
-    delete_link,
+    delete_links,
+    find_link,
     own_addresses,
     set_up,
     source_addresses,
@@ -139,9 +140,13 @@ def test_macvlan(neighbor: Neighbor) -> None:
     with pytest.raises(SystemCallError, match="create the macvlan carp-lan") as refused:
         create_macvlan("carp-lan", parent.index, VIRTUAL_MAC, "carpd")
     assert refused.value.errno == errno.EEXIST
-    delete_link(index)
-    with pytest.raises(SystemCallError):
-        delete_link(index)
+    kept = create_macvlan("carp-wan", parent.index, VIRTUAL_MAC[:5] + b"\x08", "carpd")
+    for _ in range(2):  # what is gone already is no failure
+        delete_links([index])
+    assert link("carp-wan").index == kept
+    assert find_link("carp-lan") is None
+    delete_links([index, kept])
+    assert find_link("carp-wan") is None
 
 
 def test_addresses_come_and_go(neighbor: Neighbor) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from carpd.errors import SystemCallError
 from carpd.linux import lease, sysctls
 from carpd.linux.addresses import AddressTable, left_behind
-from carpd.linux.links import Link, create_macvlan, delete_link, links, set_up
+from carpd.linux.links import Link, create_macvlan, delete_links, find_link, links, set_up
 from carpd.linux.sysctls import SysctlJournal
 
 ALIAS = "carpd"
@@ -47,11 +47,12 @@ def prepare(device: str, parent: Link, mac: bytes, journal: SysctlJournal) -> in
     return index
 
 
-def unprepare(device: str) -> None:
-    """Delete the macvlan of a virtual host, if it is there and ours. Raise SystemCallError."""
-    for link in links():
-        if link.name == device and link.alias == ALIAS:
-            _delete(link)
+def unprepare() -> list[str]:
+    """Delete every macvlan of ours; return their names. Raise SystemCallError."""
+    ours = [link for link in links() if link.alias == ALIAS and link.kind == "macvlan"]
+    if ours:
+        delete_links([link.index for link in ours])
+    return [link.name for link in ours]
 
 
 def clean_left_behind(state_dir: Path) -> list[str]:
@@ -60,17 +61,13 @@ def clean_left_behind(state_dir: Path) -> list[str]:
     Addresses go before the gates that keep them silent. Raise SystemCallError.
     """
     done = []
-    here = links()
-    names = {link.index: link.name for link in here}
+    names = {link.index: link.name for link in links()}
     table = AddressTable()
     for index, address in left_behind():
         table.remove(index, [address])
         done.append(f"removed address {address.ip} from {names.get(index, index)}")
     table.close()
-    for link in here:
-        if link.alias == ALIAS:
-            _delete(link)
-            done.append(f"deleted interface {link.name}")
+    done += [f"deleted interface {name}" for name in unprepare()]
     for parent in lease.installed():
         lease.remove(parent)
         done.append(f"removed the lease gate of {parent}")
@@ -80,14 +77,13 @@ def clean_left_behind(state_dir: Path) -> list[str]:
 
 
 def _macvlan(device: str, parent: Link, mac: bytes) -> int:
-    for link in links():
-        if link.name != device:
-            continue
+    link = find_link(device)
+    if link:
         if link.alias != ALIAS:
             raise SystemCallError(f"create the macvlan {device}", errno.EEXIST, "another interface has this name")
         if (link.kind, link.mac, link.parent_index) == ("macvlan", mac, parent.index):
             return link.index
-        _delete(link)
+        delete_links([link.index])
     return create_macvlan(device, parent.index, mac, ALIAS)
 
 
@@ -113,11 +109,3 @@ def _set(value: str | None, family: str, device: str, setting: str) -> None:
     """Change a setting of the macvlan, with which it will vanish; without a value, or IPv6, there is nothing to do."""
     if value is not None and sysctls.read(family, "conf", device, setting) not in (None, value):
         sysctls.write(value, family, "conf", device, setting)
-
-
-def _delete(link: Link) -> None:
-    try:
-        delete_link(link.index)
-    except SystemCallError as error:
-        if error.errno != errno.ENODEV:
-            raise

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from carpd.errors import SystemCallError
 from carpd.linux.netlink import NetlinkListener, NetlinkSocket
 from carpd.wire import netlink, rtnetlink
 from carpd.wire.rtnetlink import AddressMessage, LinkMessage
@@ -106,7 +110,10 @@ def create_macvlan(name: str, parent_index: int, mac: bytes, alias: str) -> int:
     tried = f"create the macvlan {name}"
     with NetlinkSocket(netlink.ROUTE) as kernel:
         kernel.do(tried, rtnetlink.new_macvlan(name, parent_index, mac), rtnetlink.mark_link(name, alias))
-        return _index(kernel, tried, name)
+    made = find_link(name)
+    if made is None:
+        raise SystemCallError(tried, errno.ENODEV, "somebody deleted it at once")
+    return made.index
 
 
 def set_up(index: int) -> None:
@@ -115,17 +122,33 @@ def set_up(index: int) -> None:
         kernel.do(f"set interface {index} up", rtnetlink.set_up(index))
 
 
-def delete_link(index: int) -> None:
-    """Delete an interface. Raise SystemCallError."""
+def delete_links(indexes: Sequence[int]) -> None:
+    """Delete interfaces, as far as they are there, in one go: alone, each takes the kernel 28 ms.
+
+    Raise SystemCallError.
+    """
+    group = 1 << 30 | int.from_bytes(os.urandom(3))  # for a moment, and nobody else's
+    tried = f"delete {len(indexes)} interfaces"
     with NetlinkSocket(netlink.ROUTE) as kernel:
-        kernel.do(f"delete interface {index}", rtnetlink.delete_link(index))
+        refused = kernel.perform([rtnetlink.set_group(index, group) for index in indexes])
+        for refusal in refused:
+            if refusal.errno != errno.ENODEV:
+                raise SystemCallError(tried, refusal.errno, refusal.reason)
+        if len(refused) < len(indexes):
+            kernel.do(tried, rtnetlink.delete_group(group))
 
 
-def _index(kernel: NetlinkSocket, tried: str, name: str) -> int:
-    (answer,) = kernel.ask(tried, rtnetlink.get_link(name))
+def find_link(name: str) -> Link | None:
+    """The interface of this name. Raise SystemCallError."""
+    with NetlinkSocket(netlink.ROUTE) as kernel:
+        try:
+            (answer,) = kernel.ask(f"look at interface {name}", rtnetlink.get_link(name))
+        except SystemCallError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
     link = LinkMessage.from_message(answer)
-    assert link, "the kernel describes a link that was asked for by its name"
-    return link.index
+    return Link.from_message(link) if link else None
 
 
 class LinkMonitor:

@@ -125,10 +125,7 @@ class Preparation:
     def undo(self) -> list[str]:
         """Put everything back: macvlans, gates, settings. Return what failed, a line each."""
         failed = self.silence()
-        for hosts in self._by_interface.values():
-            for host in hosts:
-                if host.mac is MacMode.VIRTUAL:
-                    failed += _tried(interfaces.unprepare, host.device)
+        failed += _tried(interfaces.unprepare)
         for interface in self._by_interface:
             failed += _tried(lease.remove, interface)
         if self._journal is not None:

@@ -6,10 +6,10 @@ Slow and varied work, in asyncio, in a process of its own, so that it never dela
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import secrets
 import signal
+import socket
 import time
 from collections.abc import Collection
 from contextlib import ExitStack
@@ -40,6 +40,9 @@ RESTART_DELAY_S = 1.0
 SHUTDOWN_LIMIT_S = 5.0
 """How long the election process may take to bow out."""
 
+CLAIM = b"\0carpd"
+"""The abstract socket name of the daemon."""
+
 PREPARE_AGAIN_S = 5.0
 """After the kernel refused to prepare an interface."""
 
@@ -58,21 +61,25 @@ def run(config_file: Path, node: str | None, socket_path: Path, state_dir: Path)
         return 1
     try:
         with ExitStack() as held:
-            _claim(state_dir, held)
+            _claim(held)
+            state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
             return asyncio.run(Supervisor(loaded.config, socket_path, state_dir).run())
     except (CarpdError, OSError) as error:
         LOG.error("%s", error)
         return 1
 
 
-def _claim(state_dir: Path, held: ExitStack) -> None:
-    """Be this directory's only daemon: what is left behind there is a dead one's. Raise OSError, CarpdError."""
-    state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-    lock = held.enter_context((state_dir / "lock").open("w"))
+def _claim(held: ExitStack) -> None:
+    """Be the only daemon of this network namespace: what is left behind in it is then a dead one's. Raise CarpdError.
+
+    Abstract socket names belong to the namespace, and are free again when their owner is gone.
+    """
+    claim = held.enter_context(socket.socket(socket.AF_UNIX))
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise CarpdError(f"{state_dir}: another carpd is running here") from error
+        claim.bind(CLAIM)
+    except OSError as error:
+        raise CarpdError("another carpd is running in this network namespace (see `ss -xlp`)") from error
+    claim.listen()
 
 
 @dataclass(slots=True)

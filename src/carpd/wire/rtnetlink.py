@@ -42,7 +42,7 @@ _U32 = struct.Struct("=I")
 _CACHE_INFO = struct.Struct("=IIII")  # preferred and valid lifetime in seconds, times of creation and change
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_OPERSTATE, _IFLA_LINKINFO = 1, 3, 4, 5, 16, 18
-_IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 20, 26, 29, 37
+_IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 20, 26, 27, 29, 37
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _IFLA_MACVLAN_MODE, _MACVLAN_MODE_BRIDGE = 1, 4
 _IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE = 8, 1
@@ -167,9 +167,14 @@ def set_up(index: int, up: bool = True) -> Message:
     return Message(SETLINK, netlink.REQUEST, _link(index, flags=UP if up else 0, change=UP))
 
 
-def delete_link(index: int) -> Message:
-    """Delete a link."""
-    return Message(DELLINK, netlink.REQUEST, _link(index))
+def set_group(index: int, group: int) -> Message:
+    """Put a link into a group: a number by which several are meant."""
+    return Message(SETLINK, netlink.REQUEST, _link(index) + netlink.attribute(_IFLA_GROUP, _U32.pack(group)))
+
+
+def delete_group(group: int) -> Message:
+    """Delete every link of a group."""
+    return Message(DELLINK, netlink.REQUEST, _link() + netlink.attribute(_IFLA_GROUP, _U32.pack(group)))
 
 
 def dump_addresses() -> Message:
