@@ -1,9 +1,9 @@
 """What is done to the master, how it is undone, and what a client sees of both.
 
-    with Lab() as lab:
-        pair = Pair(lab, contender)
-        pair.settle(rest_ns)
-        failure, undoing = pair.play(Case.POWER, rest_ns)
+with Lab() as lab:
+    pair = Pair(lab, contender)
+    pair.settle(rest_ns)
+    failure, undoing = pair.play(Case.POWER, rest_ns)
 """
 
 from __future__ import annotations

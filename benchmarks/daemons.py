@@ -202,3 +202,6 @@ CONTENDERS = (
     _carpd(SAFE, 0, 3, 4),
 )
 """In the order of the report: those with equal timers together."""
+
+DAEMONS = tuple(dict.fromkeys(contender.daemon for contender in CONTENDERS))
+TIMERS = tuple(dict.fromkeys(contender.timers for contender in CONTENDERS))

@@ -120,7 +120,7 @@ class SetDemotion:
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """Leave: every master bows out and gives its addresses back. Nothing is done after it."""
+    """Leave: every master bows out, and gives its addresses up to a successor; then `CarpEngine.stopped` is true."""
 
 
 Event = (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from carpd.control import client
@@ -33,13 +35,19 @@ class Carpd:
     """The daemon of one node. It runs, or is being started, from the beginning."""
 
     def __init__(
-        self, node: Node, *tables: str, program: Sequence[str] = (sys.executable, "-m", "carpd.cli.carpd")
+        self,
+        node: Node,
+        *tables: str,
+        program: Sequence[str] = (sys.executable, "-m", "carpd.cli.carpd"),
+        owner: int = 0,
     ) -> None:
+        """With these virtual hosts; `owner` is the user that `program` runs as."""
         self.node = node
         self.socket = node.directory / "carpd.sock"
         self._program = program
         self._configuration = node.directory / "carpd.toml"
         self._configuration.touch(mode=0o600)
+        os.chown(self._configuration, owner, owner)
         self._configuration.write_text("\n".join(tables))
         self._runs = 0
         self.start()
@@ -116,8 +124,8 @@ class Carpd:
         """Wait until this is in its log. Raise LabTimeoutError with the log."""
         self._wait(lambda: text in self.log(), f"{self.node.name} logs {text!r}")
 
-    def _wait(self, condition: Any, what: str) -> None:
-        try:
-            wait_until(condition, LIMIT_NS, what)
-        except LabTimeoutError as error:
-            raise LabTimeoutError(f"{error}; it is {self.states()} and logged:\n{self.log()}") from None
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        with contextlib.suppress(LabTimeoutError):
+            wait_until(lambda: condition() or not self.process.running, LIMIT_NS, what)
+        if not condition():
+            raise LabTimeoutError(f"waited in vain: {what}; it is {self.states()} and logged:\n{self.log()}")

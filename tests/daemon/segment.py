@@ -9,6 +9,7 @@ tests/linux/segment.py: the client is its neighbour, `a` is its host.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 
@@ -65,3 +66,9 @@ class Segment:
             f"address add {ipv6} dev eth1",
         )
         return Host(node, port, mac, ipv4.partition("/")[0], ipv6.partition("/")[0])
+
+
+def addresses(node: Node) -> set[str]:
+    """Every address of every interface of a node, with its prefix length."""
+    links = json.loads(node.run(["ip", "-json", "address"]))
+    return {f"{info['local']}/{info['prefixlen']}" for link in links for info in link["addr_info"]}

@@ -18,6 +18,7 @@ from carpd.units import MILLISECOND
 from carpd.wire.carp import virtual_mac
 from carpd.wire.ethernet import format_mac
 from tests.daemon.carpd import FAST, LIMIT_NS, SLOWER, Carpd, virtual_host
+from tests.daemon.segment import addresses
 
 LAN = ["192.0.2.1/24", "192.0.2.99/24", "2001:db8:1::1/64", "2001:db8:1::99/64"]
 WAN = ["198.51.100.1/24", "2001:db8:2::1/64"]
@@ -34,6 +35,8 @@ class Pair:
     a: Carpd
     b: Carpd
     probe: Probe
+    a_addresses: set[str]
+    """Before there was a daemon."""
 
     @property
     def client(self) -> Node:
@@ -55,11 +58,12 @@ def pair_of(lab: Lab, **settings: object) -> Pair:
         ]
 
     network = FirewallNetwork(lab)
+    a_addresses = addresses(network.a.node)
     a = Carpd(network.a.node, *tables(**FAST))
     a.becomes("MASTER")
     b = Carpd(network.b.node, *tables(**SLOWER))
     b.becomes("BACKUP")
-    pair = Pair(network, a, b, Probe(network.client, TARGETS, interval_ns=5 * MILLISECOND))
+    pair = Pair(network, a, b, Probe(network.client, TARGETS, interval_ns=5 * MILLISECOND), a_addresses)
     pair.serves()
     return pair
 
@@ -75,15 +79,6 @@ def neighbor(node: Node, address: str) -> str:
     """The link-layer address that a node knows for an IP address."""
     (entry,) = json.loads(node.run(["ip", "-json", "neigh", "show", address]))
     return str(entry["lladdr"])
-
-
-def addresses(node: Node) -> set[str]:
-    links = json.loads(node.run(["ip", "-json", "address"]))
-    return {f"{info['local']}/{info['prefixlen']}" for link in links for info in link.get("addr_info", ())}
-
-
-def own_addresses(node: Node) -> set[str]:
-    return {address for address in addresses(node) if not address.endswith(("/32", "/128")) or address == "::1/128"}
 
 
 def neighbors(pair: Pair) -> set[str]:
@@ -108,7 +103,7 @@ def test_stop_and_return(pair: Pair) -> None:
     """SIGTERM: b is called by the bow-out, a's addresses and devices are away, exit status 0. a comes back later."""
     assert pair.a.stop() == 0
     assert pair.a.log().splitlines()[-1].endswith("INFO: stopped")
-    assert addresses(pair.a.node) == own_addresses(pair.a.node)
+    assert addresses(pair.a.node) == pair.a_addresses
     assert "carp-" not in pair.a.node.run(["ip", "link"])
     pair.b.becomes("MASTER")
     assert pair.b.host()["reason"] != "master timed out"
@@ -169,6 +164,6 @@ def test_real_mac(lab: Lab) -> None:
     pair.serves()
     assert neighbors(pair) == {macs[pair.a]}
     assert pair.a.stop() == 0
-    assert addresses(pair.a.node) == own_addresses(pair.a.node)
+    assert addresses(pair.a.node) == pair.a_addresses
     pair.b.becomes("MASTER")
     pair.serves()

@@ -10,7 +10,6 @@ from ipaddress import ip_address
 
 import pytest
 
-from carpd.errors import DecodeError
 from carpd.lab.nodes import CapturedFrame
 from carpd.lab.topology import Lab
 from carpd.lab.traffic import Probe
@@ -26,6 +25,8 @@ ADDRESSES = {7: ("192.0.2.1", "2001:db8::1"), 8: ("192.0.2.77", "2001:db8::77")}
 MAC_MODES = {7: "virtual", 8: "real"}
 """Both ways of answering are tried at once."""
 
+Heard = list[tuple[int, ReceivedPacket]]
+"""Packets that came to the client, and when."""
 
 
 class Scene:
@@ -37,7 +38,7 @@ class Scene:
     def __init__(self, lab: Lab, advbase: int, a_advskew: int, b_advskew: int) -> None:
         segment = Segment(lab, "a", "b")
         self.a_host, self.b_host = segment["a"], segment["b"]
-        tables = _tables(advbase, a_advskew, b_advskew)
+        tables = list(_tables(advbase, a_advskew, b_advskew))
         self.a = Carpd(self.a_host.node, *tables)
         self.a.becomes("MASTER")
         self.b = Carpd(self.b_host.node, *tables)
@@ -57,17 +58,15 @@ class Scene:
         for address, record in self._probe.records.items():
             wait_until(partial(record.answered_since, now), LIMIT_NS, f"an answer from {address}")
 
-    def packets(self) -> list[tuple[int, ReceivedPacket]]:
-        """All that came to the client since the last call, and when."""
+    def packets(self) -> Heard:
+        """All since the last call."""
         return list(_packets(self._capture.frames()))
 
 
 def _tables(advbase: int, a_advskew: int, b_advskew: int) -> Iterator[str]:
     for vhid, addresses in ADDRESSES.items():
-        name = f"{MAC_MODES[vhid]}-mac"
-        yield virtual_host(
-            name, vhid=vhid, addresses=addresses, mac=MAC_MODES[vhid], advbase=advbase, advskew=a_advskew
-        )
+        name = MAC_MODES[vhid]
+        yield virtual_host(name, vhid=vhid, addresses=addresses, mac=name, advbase=advbase, advskew=a_advskew)
         yield f"[node.b.carp.{name}]\nadvskew = {b_advskew}\n"
 
 
@@ -77,17 +76,13 @@ def _packets(frames: Iterable[CapturedFrame]) -> Iterator[tuple[int, ReceivedPac
             yield frame.time_ns, packet
 
 
-Heard = list[tuple[int, ReceivedPacket]]
-"""Packets that came to the client, and when."""
-
-
-def answers(host: Host, vhid: int, packets: Iterable[tuple[int, ReceivedPacket]]) -> list[int]:
+def answers(host: Host, vhid: int, packets: Heard) -> list[int]:
     """When this host answered for a virtual host. In both MAC modes answers leave with the MAC of the interface."""
     shared = [ip_address(address).packed for address in ADDRESSES[vhid]]
     return [time_ns for time_ns, packet in packets if packet.source_mac == host.mac and packet.source in shared]
 
 
-def advertisements(host: Host, vhid: int, packets: Iterable[tuple[int, ReceivedPacket]]) -> list[int]:
+def advertisements(host: Host, vhid: int, packets: Heard) -> list[int]:
     """When it advertised over IPv4, which it does before it does over IPv6."""
     source = ip_address(host.ipv4).packed
     return [

@@ -59,7 +59,7 @@ class CarpEngine:
         """A heap of (time, host): when to look at the host. Most deadlines only move away, so that one entry lasts."""
         self._queued: dict[str, int] = {}
         """The entry of each host that counts, never later than its deadline; others are passed over."""
-        self._stopped = False
+        self._leaving = False
         self._handlers: dict[type, Callable[[int, Any], list[Effect]]] = {
             Configure: self._configure,
             InterfaceChanged: self._interface_changed,
@@ -76,7 +76,12 @@ class CarpEngine:
 
     def handle(self, now: int, event: Event) -> list[Effect]:
         """What follows from the event. `now` may lie a little before that of an earlier call (kernel timestamps)."""
-        return [] if self._stopped else self._handlers[type(event)](now, event)
+        return [] if self.stopped else self._handlers[type(event)](now, event)
+
+    @property
+    def stopped(self) -> bool:
+        """After `Shutdown`: every master has given its addresses back, and nothing will happen any more."""
+        return self._leaving and all(host.state is CarpState.INIT for host in self.hosts.values())
 
     @property
     def deadline(self) -> int | None:
@@ -323,10 +328,11 @@ class CarpEngine:
         return effects
 
     def _shutdown(self, now: int, event: Shutdown) -> list[Effect]:
+        self._leaving = True
         effects: list[Effect] = []
         for host in self.hosts.values():
-            effects += self._rearm(host, host.halt(now, Reason.SHUTDOWN, bow_out=True))
-        self._stopped = True
+            host.prepared = False  # nobody begins again
+            effects += self._rearm(host, host.leave(now, CarpState.INIT, Reason.SHUTDOWN))
         return effects
 
     def _on(self, interface: str) -> Iterator[VirtualHost]:

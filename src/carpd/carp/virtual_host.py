@@ -34,12 +34,15 @@ from carpd.effects import (
 )
 from carpd.events import CarpState, Family, InterfaceChanged
 from carpd.stats import CarpCounters
-from carpd.units import SECOND, SKEW, interval_ns
+from carpd.units import MILLISECOND, SECOND, SKEW, interval_ns
 from carpd.wire.carp import BOW_OUT, Advertisement
 from carpd.wire.carp_auth import Authenticator
 
 SEND_ERROR_LIMIT = 3
 """So many consecutive failures demote, and so many successes end it. Ref: spec carp §11.1."""
+
+SUCCESSOR_LIMIT_NS = 100 * MILLISECOND
+"""How long a master that leaves waits to hear its successor, whose answer takes about a millisecond."""
 
 _UNSPECIFIED_SOURCES = (bytes(4), bytes(16))
 
@@ -50,6 +53,14 @@ class Heard(NamedTuple):
     source: bytes
     message: Advertisement
     time_ns: int
+
+
+class _Leaving(NamedTuple):
+    """A master that has bowed out: what it becomes, why, and when at the latest."""
+
+    to: CarpState
+    reason: Reason
+    until: int
 
 
 @dataclass(slots=True)
@@ -89,6 +100,7 @@ class VirtualHost:
         self._advertise_at = 0
         self._announce_countdown = 0
         self._answered_worse_master = False
+        self._leaving: _Leaving | None = None
         self._configure(config, demotion)
 
     def _configure(self, config: VirtualHostConfig, demotion: Demotion) -> None:
@@ -109,7 +121,7 @@ class VirtualHost:
     def deadline(self) -> int | None:
         """When `handle_timers` is wanted next, in nanoseconds. Early calls are harmless."""
         if self.state is CarpState.MASTER:
-            return self._advertise_at
+            return self._leaving.until if self._leaving else self._advertise_at
         if self.state is CarpState.BACKUP:
             return min(self._master_down.values())
         return None
@@ -158,8 +170,18 @@ class VirtualHost:
             return self._become_backup(now, reason)
         return []
 
+    def leave(self, now: int, to: CarpState, reason: Reason) -> list[Effect]:
+        """A planned move: a master bows out, and answers until its successor is heard, so that no packet is lost.
+
+        Without a successor it becomes `to`, BACKUP or INIT, a tenth of a second later.
+        """
+        if self.state is not CarpState.MASTER:
+            return self.halt(now, reason) if to is CarpState.INIT else []
+        self._leaving = _Leaving(to, reason, now + SUCCESSOR_LIMIT_NS)
+        return [*self._messages(BOW_OUT, BOW_OUT)]
+
     def halt(self, now: int, reason: Reason, *, bow_out: bool = False) -> list[Effect]:
-        """A run condition failed, or the host is to leave: anything becomes INIT."""
+        """A run condition failed, or the host is to leave at once: anything becomes INIT."""
         if self.state is CarpState.INIT:
             return []
         effects = self._step_down(bow_out)
@@ -207,6 +229,8 @@ class VirtualHost:
 
     def handle_timers(self, now: int, heard_until: int) -> list[Effect]:
         """Do what is due: advertise by the clock, take over by what has been heard until then."""
+        if self.state is CarpState.MASTER and self._leaving:
+            return self._left(now) if now >= self._leaving.until else []
         if self.state is CarpState.MASTER and now >= self._advertise_at:
             return self._advertise_by_timer(now)
         if self.state is CarpState.BACKUP and heard_until >= min(self._master_down.values()):
@@ -256,12 +280,17 @@ class VirtualHost:
         if self.state is CarpState.BACKUP and state is CarpState.MASTER:
             return self._become_master(now, Reason.USER)
         if self.state is CarpState.MASTER and state is CarpState.BACKUP:
-            return [*self._step_down(bow_out=True), *self._become_backup(now, Reason.USER)]
+            return self.leave(now, CarpState.BACKUP, Reason.USER)
+        if self._leaving:  # BACKUP was asked for a moment ago
+            self._leaving = None
+            return [*self._advertise(now), *self._announce()]
         return []
 
     # The rules. Ref: spec carp §7
 
     def _receive_as_master(self, now: int, own: Preference, ad: Preference) -> list[Effect]:
+        if self._leaving:
+            return self._left(now)
         if ad <= own:  # a tie too: whoever hears the other first yields
             reason = Reason.LESS_DEMOTED if ad.demotion < own.demotion else Reason.BETTER_MASTER
             return [*self._step_down(bow_out=False), *self._become_backup(now, reason)]
@@ -314,6 +343,14 @@ class VirtualHost:
         self._arm_master_down(now)
         return [self._enter(now, CarpState.BACKUP, reason)]
 
+    def _left(self, now: int) -> list[Effect]:
+        assert self._leaving is not None, "only who is leaving has left"
+        to, reason, _ = self._leaving
+        effects = self._step_down(bow_out=False)
+        if to is CarpState.BACKUP:
+            return [*effects, *self._become_backup(now, reason)]
+        return [*effects, self._enter(now, to, reason)]
+
     def _step_down(self, bow_out: bool) -> list[Effect]:
         """Give up what a master has; nothing if we are none."""
         if self.state is not CarpState.MASTER:
@@ -326,6 +363,7 @@ class VirtualHost:
 
     def _enter(self, now: int, new: CarpState, reason: Reason) -> StateChanged:
         old, self.state = self.state, new
+        self._leaving = None
         self.since, self.reason = now, reason
         if new is CarpState.INIT:
             self.heard, self._send_errors = None, _SendErrors()
@@ -351,6 +389,8 @@ class VirtualHost:
         return effects
 
     def _advertise(self, now: int) -> list[Effect]:
+        if self._leaving:  # the bow-out was the last word
+            return []
         self._advertise_at = now + self._interval_ns
         return [*self._messages(self.config.advbase, self.advskew)]
 

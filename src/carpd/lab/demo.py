@@ -31,10 +31,6 @@ _LOOK_NS = 50 * MILLISECOND
 _CURVE_NS = 100 * MILLISECOND
 """The length of the parts of a throughput curve."""
 
-_NEIGHBOURS_NS = 4 * SECOND
-"""How long a lost cable stays out. A router that loses it for less asks late for its neighbours: Linux goes on with the
-attempts, a second apart, that it began without a carrier, and gives up after three."""
-
 _RECENT_NS = 200 * MILLISECOND
 """Who was served this recently is served."""
 
@@ -112,7 +108,6 @@ ACTS = (
         Kind.FAILURE,
         "fw-b",
         _unplug,
-        _NEIGHBOURS_NS,
     ),
     Act("cable back", "the LAN cable of fw-a is plugged in again", Kind.PLANNED, "fw-a", _plug),
 )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from collections.abc import Sequence
+from ipaddress import ip_interface
 
+from carpd.config.model import Address
 from carpd.errors import SystemCallError
 from carpd.linux.links import addresses as all_addresses
 from carpd.linux.netlink import NetlinkSocket
@@ -16,7 +17,7 @@ from carpd.wire.netlink import Message
 class AddressTable:
     """Adds and removes the addresses of virtual hosts, all of one host in one system call.
 
-    An address is put on alone, as /32 or /128, so that no route comes and goes with it.
+    An address is put on alone, as /32 or /128, so that no route to its network comes and goes with it.
     """
 
     def __init__(self) -> None:
@@ -26,29 +27,37 @@ class AddressTable:
     def close(self) -> None:
         self._kernel.close()
 
-    def add(self, index: int, addresses: Sequence[IPv4Interface | IPv6Interface]) -> int:
-        """Put addresses on an interface; return the first errno, 0 if all are there now."""
-        return self._perform(rtnetlink.add_address, index, addresses, (errno.EEXIST,))
+    def add(self, index: int, addresses: Sequence[Address]) -> int:
+        """Put addresses on an interface; return the first errno, 0 if all are there now.
 
-    def remove(self, index: int, addresses: Sequence[IPv4Interface | IPv6Interface]) -> int:
+        The kernel makes the local route of an IPv6 address a little later, in a worker: two milliseconds in which it
+        would not take packets to the address for its own. So it is told the route as well.
+        """
+        requests = []
+        for address in (each.ip.packed for each in addresses):
+            requests.append(rtnetlink.add_address(index, address))
+            if len(address) == 16:
+                requests.append(rtnetlink.add_local_route(index, address))
+        return self._perform(requests, (errno.EEXIST,))
+
+    def remove(self, index: int, addresses: Sequence[Address]) -> int:
         """Take addresses away; return the first errno, 0 if none is there now."""
-        return self._perform(rtnetlink.delete_address, index, addresses, (errno.EADDRNOTAVAIL, errno.ENODEV))
+        requests = []
+        for address in (each.ip.packed for each in addresses):
+            if len(address) == 16:
+                requests.append(rtnetlink.delete_local_route(index, address))
+            requests.append(rtnetlink.delete_address(index, address))
+        return self._perform(requests, (errno.EADDRNOTAVAIL, errno.ENODEV, errno.ESRCH))
 
-    def _perform(
-        self,
-        request: Callable[[int, bytes], Message],
-        index: int,
-        addresses: Sequence[IPv4Interface | IPv6Interface],
-        as_wanted: tuple[int, ...],
-    ) -> int:
+    def _perform(self, requests: Sequence[Message], as_wanted: tuple[int, ...]) -> int:
         try:
-            refused = self._kernel.perform([request(index, address.ip.packed) for address in addresses])
+            refused = self._kernel.perform(requests)
         except SystemCallError as error:
             return error.errno
         return next((refusal.errno for refusal in refused if refusal.errno not in as_wanted), 0)
 
 
-def left_behind() -> list[tuple[int, IPv4Interface | IPv6Interface]]:
+def left_behind() -> list[tuple[int, Address]]:
     """(interface index, address) of every virtual address there is: at the start, those of a daemon that was killed.
 
     Empty on kernels before 5.18, which forget who put an address there. Raise SystemCallError.

@@ -70,20 +70,19 @@ class Election:
         self._links = LinkMonitor()
         self._timer = Timer()
         self._poll = select.epoll()
-        self._running = True
+        self._orphaned = False
         for source in (self._links, self._timer):
             self._poll.register(source.fileno(), select.EPOLLIN)
         self._channel_events = select.EPOLLIN
         self._poll.register(channel.fileno(), self._channel_events)
 
     def run(self) -> None:
-        """Until the supervisor says so, or has gone."""
-        while self._running:
+        """Until the supervisor says so, or has gone, and what this node is master of is in other hands."""
+        while not self._engine.stopped:
             self._timer.arm(self._engine.deadline)
             self._poll.poll()
             self._timer.acknowledge()
             self._wake_up()
-        self._feed(time.monotonic_ns(), Shutdown())
 
     def _wake_up(self) -> None:
         """Sockets first, then what has become of the links, then the supervisor, then the clock.
@@ -172,12 +171,15 @@ class Election:
 
     def _listen(self) -> list[object]:
         """What the supervisor has said. Without it nobody prepares interfaces or reports: we leave, in order."""
+        if self._orphaned:
+            return []
         try:
             self._channel.flush()
             return self._channel.receive()
         except ChannelClosedError:
-            self._running = False
-            return []
+            self._orphaned = True
+            self._poll.unregister(self._channel.fileno())
+            return [Shutdown()]
 
     def _tell(self, message: object) -> None:
         """Never an exception: effects that are under way must all be performed."""
@@ -192,8 +194,6 @@ class Election:
             self._configure(now, message)
         elif isinstance(message, HostPrepared):
             self._prepared(now, message)
-        elif isinstance(message, Shutdown):
-            self._running = False
         else:
             self._feed(now, message)  # type: ignore[arg-type]  # the codec reads nothing else
 
@@ -228,6 +228,8 @@ class Election:
 
     def _watch_channel(self) -> None:
         """Wait for the channel to become writable only while something is unsent."""
+        if self._orphaned:
+            return
         events = select.EPOLLIN | (select.EPOLLOUT if self._channel.wants_to_write else 0)
         if events != self._channel_events:
             self._channel_events = events

@@ -28,7 +28,8 @@ from carpd.errors import CarpdError, SystemCallError
 from carpd.events import Configure, HostPrepared, Shutdown
 from carpd.linux import privileges
 from carpd.linux.gate_monitor import GateMonitor
-from carpd.linux.links import LinkMonitor
+from carpd.linux.links import Link, LinkAppeared, LinkChanged, LinkMonitor
+from carpd.linux.neighbors import forget_unresolved
 from carpd.runtime import status
 from carpd.runtime.election_process import ElectionProcess
 from carpd.runtime.logs import LOG, start_logging
@@ -203,6 +204,18 @@ class Supervisor:
             return
         if changes and not self._stopping:
             self._prepare()
+        for change in changes:
+            if isinstance(change, (LinkAppeared, LinkChanged)) and change.link.up:
+                self._link_is_up(change.link)
+
+    def _link_is_up(self, link: Link) -> None:
+        """What the kernel could not find without the link it shall ask for anew, and not a second later."""
+        if link.name not in {host.interface for host in self._config.virtual_hosts}:
+            return
+        try:
+            forget_unresolved(link.index)
+        except SystemCallError as error:
+            LOG.warning("%s: %s", link.name, error)
 
     def _gates_changed(self) -> None:
         """A gate that somebody deleted is made anew: without it a master that hangs would go on answering."""

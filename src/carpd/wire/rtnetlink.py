@@ -1,6 +1,6 @@
-"""Routing netlink, as far as we need it: links, macvlans and addresses.
+"""Routing netlink, as far as we need it: links, macvlans, addresses and neighbours.
 
-Ref: Linux include/uapi/linux/{rtnetlink,if_link,if_addr}.h; rtnetlink(7).
+Ref: Linux include/uapi/linux/{rtnetlink,if_link,if_addr,neighbour}.h; rtnetlink(7).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from carpd.wire.netlink import Message
 
 NEWLINK, DELLINK, GETLINK, SETLINK = 16, 17, 18, 19
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
+NEWROUTE, DELROUTE = 24, 25
+DELNEIGH, GETNEIGH = 29, 30
 
 GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS = 1, 5, 9
 """Multicast groups: RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR."""
@@ -38,6 +40,8 @@ OUR_PROTOCOL = 112
 
 _LINK = struct.Struct("=BxHiII")  # family, device type, index, flags, which flags to change
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags (8 bits of them), scope, interface index
+_NEIGHBOR = struct.Struct("=BxxxiHBB")  # family, interface index, state, flags, type
+_ROUTE = struct.Struct("=BBBBBBBBI")  # family, prefix lengths, TOS, table, protocol, scope, type, flags
 _U32 = struct.Struct("=I")
 _CACHE_INFO = struct.Struct("=IIII")  # preferred and valid lifetime in seconds, times of creation and change
 
@@ -48,6 +52,9 @@ _IFLA_MACVLAN_MODE, _MACVLAN_MODE_BRIDGE = 1, 4
 _IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE = 8, 1
 _RTEXT_FILTER_SKIP_STATS = 1 << 3
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS, _IFA_PROTO = 1, 2, 6, 8, 11
+_RTA_DST, _RTA_OIF, _TABLE_LOCAL, _ROUTE_LOCAL = 1, 4, 255, 2
+_NDA_DST = 1
+_NUD_UNRESOLVED = 0x01 | 0x20  # NUD_INCOMPLETE, NUD_FAILED
 _FOREVER = 0xFFFFFFFF
 
 _NO_STATISTICS = netlink.attribute(_IFLA_EXT_MASK, _U32.pack(_RTEXT_FILTER_SKIP_STATS))
@@ -201,6 +208,21 @@ def delete_address(index: int, address: bytes) -> Message:
     return Message(DELADDR, netlink.REQUEST, _address(index, address))
 
 
+def add_local_route(index: int, address: bytes) -> Message:
+    """Let the host take packets to a virtual IPv6 address for its own."""
+    return Message(NEWROUTE, netlink.REQUEST | netlink.CREATE | netlink.EXCLUSIVE, _local_route(index, address))
+
+
+def delete_local_route(index: int, address: bytes) -> Message:
+    """Undo `add_local_route`."""
+    return Message(DELROUTE, netlink.REQUEST, _local_route(index, address))
+
+
+def _local_route(index: int, address: bytes) -> bytes:
+    header = _ROUTE.pack(IPV6, 128, 0, 0, _TABLE_LOCAL, OUR_PROTOCOL, SCOPE_GLOBAL, _ROUTE_LOCAL, 0)
+    return header + netlink.attribute(_RTA_DST, address) + netlink.attribute(_RTA_OIF, _U32.pack(index))
+
+
 def _link(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
     return _LINK.pack(0, 0, index, flags, change)
 
@@ -226,3 +248,38 @@ def _u32(value: bytes) -> int:
         raise DecodeError(f"rtnetlink: need {_U32.size} bytes, got {len(value)}")
     number: int = _U32.unpack(value)[0]
     return number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeighborMessage:
+    """What the kernel knows of one neighbour; its address is packed."""
+
+    family: int
+    index: int
+    state: int
+    address: bytes
+
+    @classmethod
+    def from_message(cls, message: Message) -> Self:
+        """Read NEWNEIGH. Raise DecodeError if it is malformed."""
+        if len(message.body) < _NEIGHBOR.size:
+            raise DecodeError(f"rtnetlink: need {_NEIGHBOR.size} bytes of neighbour, got {len(message.body)}")
+        family, index, state, _, _ = _NEIGHBOR.unpack_from(message.body)
+        address = netlink.attributes(message.body, _NEIGHBOR.size).get(_NDA_DST, b"")
+        return cls(family=family, index=index, state=state, address=address)
+
+    @property
+    def unresolved(self) -> bool:
+        """It was asked for, and has not answered (yet)."""
+        return bool(self.state & _NUD_UNRESOLVED)
+
+
+def dump_neighbors() -> Message:
+    """Ask for every neighbour of both families."""
+    return Message(GETNEIGH, netlink.REQUEST | netlink.DUMP, _NEIGHBOR.pack(0, 0, 0, 0, 0))
+
+
+def delete_neighbor(neighbor: NeighborMessage) -> Message:
+    """Forget a neighbour."""
+    body = _NEIGHBOR.pack(neighbor.family, neighbor.index, 0, 0, 0) + netlink.attribute(_NDA_DST, neighbor.address)
+    return Message(DELNEIGH, netlink.REQUEST, body)
