@@ -99,8 +99,7 @@ class Pair:
     def settle(self, rest_ns: int) -> None:
         """Wait for the first master, and `rest_ns` longer. Raise LabTimeoutError if none comes."""
         limit = self.contender.master_down_ns + _START_NS
-        since = time.monotonic_ns()
-        wait_until(lambda: self._one_master() and self._calm(since), limit, f"{self.contender.name}: a first master")
+        wait_until(self._settled_since(time.monotonic_ns()), limit, f"{self.contender.name}: a first master")
         time.sleep(rest_ns / SECOND)
         self._measured_until = time.monotonic_ns() - ANSWER_NS
 
@@ -113,10 +112,10 @@ class Pair:
         begin_ns = time.monotonic_ns()
         _inject(case, self._lab, master)
         bound_ns = self.contender.leave_ns if case is Case.STOP else self.contender.master_down_ns
-        over = self._await(lambda: _holds(backup.node))
+        over = self._await(lambda: _holds(backup.node) and self._calm(begin_ns))
         failure = self._measure(over, self._late_ns(begin_ns, master, backup, bound_ns))
         self._undo(case, master)
-        over = self._await(self._one_master)
+        over = self._await(self._settled_since(time.monotonic_ns()))
         time.sleep(rest_ns / SECOND)
         undoing = self._measure(over, None)
         if not over:
@@ -147,18 +146,22 @@ class Pair:
     # What can be seen
 
     def _await(self, come_right: Callable[[], bool]) -> bool:
-        """Wait until it has come right and every probe is answered again: whether that came in time."""
-        since = time.monotonic_ns()
+        """Whether it has come right in time."""
         try:
-            wait_until(lambda: come_right() and self._calm(since), self.contender.master_down_ns + PATIENCE_NS, "")
+            wait_until(come_right, self.contender.master_down_ns + PATIENCE_NS, "")
         except LabTimeoutError:
             return False
         return True
 
-    def _one_master(self) -> bool:
-        """One node has the address: the better one, if there is one."""
-        on_a, on_b = _holds(self._a.node), _holds(self._b.node)
-        return on_a != on_b and (on_a or self.contender.tied)
+    def _settled_since(self, since_ns: int) -> Callable[[], bool]:
+        """Whether one node has the address, the better one if there is one, serves, and can be relieved."""
+
+        def settled() -> bool:
+            on_a, on_b = _holds(self._a.node), _holds(self._b.node)
+            one_master = on_a != on_b and (on_a or self.contender.tied)
+            return one_master and self._calm(since_ns) and all(map(self.contender.ready, (self._a, self._b)))
+
+        return settled
 
     def _calm(self, since_ns: int) -> bool:
         """Whether the last probes were all answered, and were sent after since_ns."""

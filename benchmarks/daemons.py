@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from carpd import __version__
 from carpd.config.model import MasterDownRule
+from carpd.control import client
+from carpd.control.protocol import ControlError
 from carpd.lab.daemons import Carpd
 from carpd.lab.firewalls import LAN_GATEWAYS, Firewall
 from carpd.units import MILLISECOND, SECOND, SKEW, interval_ns
@@ -41,6 +43,8 @@ class Contender:
     start: Callable[[Firewall], None]
     tied: bool = False
     """No node is the better one: whoever is master stays it."""
+    ready: Callable[[Firewall], bool] = lambda firewall: True
+    """Whether a node that was started can be backup already. Who becomes master when it is started shows it so."""
     planned_only: bool = False
     """Measured for stop and return alone."""
 
@@ -90,7 +94,16 @@ def _carpd(timers: str, advbase: int, advskew_a: int, advskew_b: int) -> Contend
         leave_ns=0,
         start=lambda firewall: Carpd(firewall, configuration).start(),
         tied=advskew_a == advskew_b,
+        ready=_carpd_ready,
     )
+
+
+def _carpd_ready(firewall: Firewall) -> bool:
+    try:
+        hosts = client.request(firewall.node.directory / "carpd.sock", "status")["virtual_hosts"]
+    except ControlError:
+        return False
+    return all(host["state"] != "INIT" for host in hosts)
 
 
 # ucarp

@@ -186,11 +186,7 @@ def _processes(node: Node) -> list[Path]:
 
 # The table
 
-_TITLES = (
-    ("HOSTS", "DAEMON", "START", "CPU %", "PSS MiB", "RSS MiB")
-    + ("CPU %", "PSS MiB", "RSS MiB")
-    + ("FIRST", "ALL", "LATE", "MAX")
-)
+_TITLES = ("HOSTS", "DAEMON", "START", *2 * ("CPU %", "PSS MiB", "RSS MiB"), "FIRST", "ALL", "LATE", "MAX")
 _NOTES = """\
 Times in ms. START: until the first node is master of all. CPU (of one core) and memory of all processes: the master's,
 then the backup's. FIRST, ALL: from the power cut of the master until the first and the last address is announced by the

@@ -195,6 +195,16 @@ def test_who_cannot_take_its_addresses_leaves_them_and_is_demoted() -> None:
     assert node.wait == 3 * SECOND, "somebody else has a master-down time to take them"
 
 
+@pytest.mark.parametrize("preempt", [False, True])
+def test_who_has_just_failed_is_not_called_by_a_bow_out(preempt: bool) -> None:
+    """Otherwise two hosts that both can't would call each other for ever, at the speed of the network."""
+    node = Node.master(dataclasses.replace(LAN, preempt=preempt))
+    node.tell(TakeFailed("lan", errno.EPERM))
+    for family in Family:
+        assert node.at(SECOND).hear(family, advbase=255, advskew=255, demotion=5) == []
+    assert node.at(SECOND).hear(advbase=255, advskew=255) != [], "after a master-down time it tries again"
+
+
 def test_it_ends_when_it_was_master_for_an_interval_without_a_failure() -> None:
     node = Node.master(LAN)
     node.tell(TakeFailed("lan", errno.EPERM))

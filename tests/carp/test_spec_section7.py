@@ -140,10 +140,11 @@ RULE_3 = {
     "advbase 85, advskew 254": ({"advbase": 85, "advskew": 254}, {"advbase": 255, "advskew": 255}, MASTER),
     "advbase 85, advskew 255": ({"advbase": 85, "advskew": 255}, {"advbase": 255, "advskew": 255}, BACKUP),
     "advbase 86": ({"advbase": 86, "advskew": 0}, {"advbase": 255, "advskew": 255}, BACKUP),
-    "advbase 0 has no rule 3": ({"advbase": 0, "advskew": 1}, {"advbase": 255, "advskew": 255}, BACKUP),
+    "advbase 0: OpenBSD would not react": ({"advbase": 0, "advskew": 1}, {"advbase": 255, "advskew": 255}, MASTER),
     # any interval that is longer than we would wait
     "exactly as long": ({"advskew": 100}, {"advbase": 3, "advskew": 100}, BACKUP),
     "1/256 s longer": ({"advskew": 100}, {"advbase": 3, "advskew": 101}, MASTER),
+    "never with advbase 0": ({"advbase": 0, "advskew": 1}, {"advbase": 1, "advskew": 0}, BACKUP),
 }
 
 

@@ -51,9 +51,12 @@ class Segment:
     def __getitem__(self, name: str) -> Host:
         return self._hosts[name]
 
-    def asker(self) -> Neighbor:
-        """A packet socket of the client's: it sends any frame, and sees all that come. The caller closes it."""
-        return Neighbor(os.dup(self.client.node.network))
+    def cable(self, host: Host) -> Neighbor:
+        """The switch's end of a host's cable: it sends any frame to that host alone, and sees all that it sends.
+
+        The caller closes it.
+        """
+        return Neighbor(os.dup(self._lab.backbone.network), host.port.name)
 
     def _host(self, name: str, mac: bytes, ipv4: str, ipv6: str) -> Host:
         node = self._lab.node(name)

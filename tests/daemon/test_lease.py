@@ -58,6 +58,15 @@ class Scene:
         for address, record in self._probe.records.items():
             wait_until(partial(record.answered_since, now), LIMIT_NS, f"an answer from {address}")
 
+    def a_falls_silent(self) -> None:
+        """Wait until no probe of the last moment was answered."""
+
+        def silent() -> bool:
+            packets = self.packets()
+            return not any(answers(self.a_host, vhid, packets) for vhid in ADDRESSES)
+
+        wait_until(silent, LIMIT_NS, "a is silent")
+
     def packets(self) -> Heard:
         """All since the last call."""
         return list(_packets(self._capture.frames()))
@@ -109,7 +118,11 @@ def hang(carpd: Carpd) -> None:
         pytest.param(1, 0, 1, id="default"),
         pytest.param(1, 1, 0, id="default, the backup is better placed"),
         pytest.param(0, 12, 14, id="fast"),
-        pytest.param(0, 14, 12, id="fast, the backup is better placed"),
+        pytest.param(
+            *(0, 14, 12),
+            id="fast, the backup is better placed",
+            marks=pytest.mark.xfail(reason="with advbase 0 the lease is as long as our own advskew makes it", strict=True),
+        ),
     ],
 )
 def test_silent_before_the_new_master_speaks(
@@ -122,7 +135,8 @@ def test_silent_before_the_new_master_speaks(
     scene.b.becomes("MASTER")
     packets = scene.packets()
     for vhid in ADDRESSES:
-        assert max(answers(scene.a_host, vhid, packets)) < min(advertisements(scene.b_host, vhid, packets))
+        last_answer = max(answers(scene.a_host, vhid, packets))
+        assert last_answer < min(advertisements(scene.b_host, vhid, packets))
 
 
 def test_a_former_master_goes_on(lab: Lab) -> None:
@@ -130,13 +144,14 @@ def test_a_former_master_goes_on(lab: Lab) -> None:
     scene = Scene(lab, advbase=0, a_advskew=12, b_advskew=14)
     hang(scene.a)
     scene.b.becomes("MASTER")
-    scene.packets()
+    scene.a_falls_silent()
     scene.a.process.signal_all(signal.SIGCONT)
     scene.b.becomes("BACKUP")
     scene.a_answers()
     packets = scene.packets()
     for vhid in ADDRESSES:
-        assert min(answers(scene.a_host, vhid, packets)) > min(advertisements(scene.a_host, vhid, packets))
+        first_answer = min(answers(scene.a_host, vhid, packets))
+        assert first_answer > min(advertisements(scene.a_host, vhid, packets))
 
 
 def test_a_former_master_yields(lab: Lab) -> None:
@@ -144,10 +159,10 @@ def test_a_former_master_yields(lab: Lab) -> None:
     scene = Scene(lab, advbase=0, a_advskew=14, b_advskew=12)
     hang(scene.a)
     scene.b.becomes("MASTER")
-    scene.packets()
+    scene.a_falls_silent()
     scene.a.process.signal_all(signal.SIGCONT)
     scene.a.becomes("BACKUP")
     packets = scene.packets()
     for vhid in ADDRESSES:
-        assert not answers(scene.a_host, vhid, packets)
-        assert not advertisements(scene.a_host, vhid, packets)
+        assert answers(scene.a_host, vhid, packets) == []
+        assert advertisements(scene.a_host, vhid, packets) == []

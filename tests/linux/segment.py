@@ -66,11 +66,11 @@ def wait_until(condition: Callable[[], bool], limit_s: float = ANSWER_LIMIT_S) -
 class Neighbor:
     """The other host on the link: it sends frames, and sees all that the host under test sends."""
 
-    def __init__(self, namespace: int) -> None:
+    def __init__(self, namespace: int, interface: str = "eth1") -> None:
         self.namespace = namespace
         with namespaces.inside(namespace):
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-            self._socket.bind(("eth1", 0))
+            self._socket.bind((interface, 0))
             self._socket.setsockopt(263, 23, 1)  # PACKET_IGNORE_OUTGOING
 
     def close(self) -> None:

@@ -225,7 +225,7 @@ class VirtualHost:
         if self.state is CarpState.MASTER:
             # Who leaves is no rival, whatever its demotion: its IPv6 bow-out must not depose whom its IPv4 one called.
             return [] if message.is_bow_out else self._receive_as_master(now, own, ad)
-        return self._receive_as_backup(now, family, own, ad)
+        return self._receive_as_backup(now, family, own, ad, message.is_bow_out)
 
     def handle_timers(self, now: int, heard_until: int) -> list[Effect]:
         """Do what is due: advertise by the clock, take over by what has been heard until then."""
@@ -302,17 +302,31 @@ class VirtualHost:
         self._announce_countdown = REPEAT_AFTER
         return [*self._advertise(now), *self._announce()]
 
-    def _receive_as_backup(self, now: int, family: Family, own: Preference, ad: Preference) -> list[Effect]:
-        if ad.demotion > own.demotion:
-            return self._become_master(now, Reason.DEMOTED_MASTER)
-        if self.config.preempt and own < ad:
-            return self._become_master(now, Reason.PREEMPT)
-        if self.config.advbase and 3 * self.config.advbase * SECOND + self.advskew * SKEW < ad.interval_ns:
-            return self._become_master(now, Reason.WILL_TIME_OUT)
+    def _receive_as_backup(
+        self, now: int, family: Family, own: Preference, ad: Preference, bow_out: bool
+    ) -> list[Effect]:
+        reason = self._reason_to_take_over(own, ad, bow_out)
+        if reason is not None and not self._failed_lately(now):
+            return self._become_master(now, reason)
         if family in self._master_down:
             # never earlier: an old frame may be read late
             self._master_down[family] = max(self._master_down[family], now + self.config.master_down_ns)
         return []
+
+    def _reason_to_take_over(self, own: Preference, ad: Preference, bow_out: bool) -> Reason | None:
+        if ad.demotion > own.demotion:
+            return Reason.DEMOTED_MASTER
+        if self.config.preempt and own < ad:
+            return Reason.PREEMPT
+        # OpenBSD has no such rule with advbase 0. A bow-out is no less clear there.
+        patience_ns = 3 * self.config.advbase * SECOND + self.advskew * SKEW
+        if (self.config.advbase or bow_out) and patience_ns < ad.interval_ns:
+            return Reason.WILL_TIME_OUT
+        return None
+
+    def _failed_lately(self, now: int) -> bool:
+        """Two hosts that can't take their addresses would call each other by their bow-outs, as fast as they can."""
+        return self.reason is Reason.TAKE_FAILED and now < self.since + self.config.master_down_ns
 
     def _is_loop(self, source: bytes, message: Advertisement) -> bool:
         """Our own advertisement, sent back by the network. A tie with ourselves would make us step down.

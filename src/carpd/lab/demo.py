@@ -31,6 +31,9 @@ _LOOK_NS = 50 * MILLISECOND
 _CURVE_NS = 100 * MILLISECOND
 """The length of the parts of a throughput curve."""
 
+_CALM_NS = SECOND
+"""How long all is left alone after a step, so that what comes late is seen in its own step."""
+
 _RECENT_NS = 200 * MILLISECOND
 """Who was served this recently is served."""
 
@@ -55,8 +58,6 @@ class Act:
     kind: Kind
     master: str
     perform: Callable[[Demo], None]
-    calm_ns: int = SECOND
-    """How long all is left alone afterwards, so that what comes late is seen in its own step."""
 
 
 def _start(demo: Demo) -> None:
@@ -173,7 +174,7 @@ class Demo:
             act.perform(self)
             acted = time.monotonic_ns()
             self._wait(lambda: self.master == act.master and self._served_since(acted), STEP_LIMIT_NS, act)
-            self._rest(act.calm_ns)
+            self._rest(_CALM_NS)
         except LabError as error:
             trouble = str(error)
         end = time.monotonic_ns()
