@@ -116,7 +116,7 @@ def test_init_is_silent(lab: Lab) -> None:
     """A host whose device can't be made, for somebody else has one of that name, waits in INIT until that has gone."""
     segment = Segment(lab, "b")
     subject = Subject(lab, segment, "b")
-    segment["b"].node.ip("link add carp-lan type dummy", "link set carp-lan up")
+    segment["b"].node.ip("link add carp-lan type bridge", "link set carp-lan up")
     b = Carpd(segment["b"].node, virtual_host(addresses=ADDRESSES, **FAST))
     b.logs("another interface has this name")
     assert b.host()["state"] == "INIT"

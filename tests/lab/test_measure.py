@@ -102,3 +102,17 @@ def test_throughput(first: int, expected: list[float]) -> None:
 )
 def test_percentile(values: list[int], percent: float, expected: int) -> None:
     assert measure.percentile(values, percent) == expected
+
+
+@pytest.mark.parametrize(
+    ("several", "joined"),
+    [
+        ([], []),
+        ([(0, 4, 3)], [(0, 4, 3)]),
+        ([(5, 9, 1), (0, 4, 3)], [(0, 4, 3), (5, 9, 1)]),
+        ([(0, 4, 3), (2, 9, 1)], [(0, 9, 4)]),
+        ([(0, 9, 3), (2, 4, 1), (9, 10, 1)], [(0, 10, 5)]),
+    ],
+)
+def test_joined(several: list[tuple[int, int, int]], joined: list[tuple[int, int, int]]) -> None:
+    assert measure.joined(Outage(*each) for each in several) == [Outage(*each) for each in joined]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from carpd import __version__
 from carpd.lab.daemons import VIRTUAL_HOSTS, Carpd
 from carpd.lab.firewalls import LAN_GATEWAYS, SERVER, FirewallNetwork
-from carpd.lab.measure import ANSWER_NS, Loss, outages
+from carpd.lab.measure import ANSWER_NS, Loss, joined, outages
 from carpd.lab.story import FAMILIES, OFF, Span, Step, Story, role
 from carpd.lab.topology import Lab
 from carpd.lab.traffic import Download, Probe, ProbeRecord
@@ -259,9 +259,9 @@ class Demo:
             trouble.end_ns = trouble.end_ns or story.end_ns
         bins = (story.end_ns - story.start_ns) // _CURVE_NS
         for family, download in self.downloads.items():
-            story.outages[family] = [
+            story.outages[family] = joined(
                 outage
                 for record in self.streams(family)
                 for outage in outages(record.sent, record.received, story.start_ns, story.end_ns - ANSWER_NS)
-            ]
+            )
             story.throughput[family] = download.throughput(story.start_ns, story.end_ns, bins)

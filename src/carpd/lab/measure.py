@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -51,6 +51,18 @@ def outages(sent: Sequence[int], received: Sequence[int], start_ns: int, end_ns:
             lost += 1
     if lost:
         yield Outage(before, end_ns, lost)
+
+
+def joined(several: Iterable[Outage]) -> list[Outage]:
+    """Outages of several streams as one: those that overlap are one, from the first's start to the last's end."""
+    result: list[Outage] = []
+    for outage in sorted(several, key=lambda o: o.start_ns):
+        if result and outage.start_ns <= result[-1].end_ns:
+            before = result.pop()
+            end_ns = max(before.end_ns, outage.end_ns)
+            outage = Outage(before.start_ns, end_ns, before.lost + outage.lost)
+        result.append(outage)
+    return result
 
 
 @dataclass(frozen=True, slots=True)

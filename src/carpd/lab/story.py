@@ -121,7 +121,7 @@ class Story:
     troubles: list[Span] = field(default_factory=list)
     """While a node, its lane, was without power, without a cable, or without a daemon."""
     outages: dict[str, list[Outage]] = field(default_factory=dict)
-    """By family, of all probe streams."""
+    """By family, of all probe streams, joined."""
     throughput: dict[str, list[float]] = field(default_factory=dict)
     """By family, bits per second in equal parts of the run."""
 
