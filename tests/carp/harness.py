@@ -15,6 +15,7 @@ from carpd.effects import (
     Effect,
     ReleaseAddresses,
     SendAdvertisement,
+    SendFarewell,
     StateChanged,
     SurrenderLease,
     TakeAddresses,
@@ -170,13 +171,15 @@ class EffectContract:
         held = self.held.setdefault(host, set())
         match effect:
             case TakeAddresses():
-                assert held.isdisjoint(effect.addresses), f"taken twice: {effect}"
                 held |= set(effect.addresses)
             case SendAdvertisement():
                 assert held, f"advertised before the addresses were taken, or after they were released: {effect}"
                 assert len(effect.message.digest) == 20, effect
                 self.gate_open[host] = True
                 self.sent.append(effect)
+            case SendFarewell():
+                assert not held, f"who has an address does not say farewell: {effect}"
+                assert effect.message.is_bow_out, effect
             case Announce():
                 assert self.gate_open.get(host), f"announced behind a closed gate: {effect}"
             case SurrenderLease():

@@ -104,11 +104,6 @@ class Carpd:
         except ControlError:
             return {}
 
-    def election_pid(self) -> int:
-        """In the numbering of its node."""
-        pid: int = self.status()["election"]["pid"]
-        return pid
-
     # What is waited for
 
     def becomes(self, state: str, *names: str) -> None:

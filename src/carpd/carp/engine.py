@@ -42,6 +42,9 @@ from carpd.wire.frames import ReceivedPacket, decode_ip_frame
 CARP_VERSION = 2
 _GROUPS = (carp.GROUP4, carp.GROUP6)
 
+_STILL_HEARD = (FrameReceived, TimersDue, AdvertisementSent, InterfaceChanged, InterfaceGone)
+"""What can still happen after `Shutdown`; orders can't: nobody begins again."""
+
 
 class CarpEngine:
     """The virtual hosts of one node. An event about a host or a group that is not configured (any more) is ignored.
@@ -76,7 +79,9 @@ class CarpEngine:
 
     def handle(self, now: int, event: Event) -> list[Effect]:
         """What follows from the event. `now` may lie a little before that of an earlier call (kernel timestamps)."""
-        return [] if self.stopped else self._handlers[type(event)](now, event)
+        if self.stopped or (self._leaving and not isinstance(event, _STILL_HEARD)):
+            return []
+        return self._handlers[type(event)](now, event)
 
     @property
     def stopped(self) -> bool:

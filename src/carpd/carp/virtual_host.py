@@ -429,6 +429,8 @@ class VirtualHost:
         return effects
 
     def _announce(self) -> list[Effect]:
+        if self._leaving:
+            return []
         assert self.interface is not None, "a master has an interface"
         return [announcement(self.config, self.interface.mac, self.interface.router)]
 

@@ -1,8 +1,7 @@
 """Events, effects and reports as JSON objects: between our processes, and in recordings.
 
 `{"type": "HostPrepared", "host": "lan"}`: a dataclass by the name of its class, bytes in hexadecimal, an enumeration
-by the name of its member, an address as text. What is written is what the type annotations say, so reading needs no
-tags but the first.
+by the name of its member, an address as text. The type annotations say how each field is written and read.
 """
 
 from __future__ import annotations
@@ -14,12 +13,10 @@ import types
 from collections.abc import Callable, Iterable
 from functools import cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from operator import attrgetter
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from carpd.errors import DecodeError
-
-_TEXTUAL = (IPv4Address, IPv6Address, IPv4Interface, IPv6Interface)
-_Reader = Callable[[Any], Any]
 
 
 class Codec:
@@ -30,84 +27,76 @@ class Codec:
 
     def encode(self, value: object) -> bytes:
         """One line of JSON, with its end of line. The value's class must be one of the codec's."""
-        name = type(value).__name__
-        assert self._types.get(name) is type(value), f"{name} is not among the codec's types"
-        return json.dumps({"type": name, **_plain_fields(value)}, separators=(",", ":")).encode() + b"\n"
+        cls: Any = type(value)
+        assert self._types.get(cls.__name__) is cls, f"{cls.__name__} is not among the codec's types"
+        fields = {"type": cls.__name__} | _form(cls).write(value)
+        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
     def decode(self, line: bytes) -> Any:
         """Raise DecodeError for anything that `encode` would not have written."""
         try:
             fields = json.loads(line)
-            return _reader(self._types[fields.pop("type")])(fields)
+            return _form(self._types[fields.pop("type")]).read(fields)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DecodeError(f"no message of ours: {type(error).__name__}: {error}") from error
 
 
-def _plain_fields(value: Any) -> dict[str, object]:
-    return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+class _Form(NamedTuple):
+    """How values of one annotation become JSON's own types, and come back."""
 
-
-def _plain(value: Any) -> object:
-    """The value in JSON's own types."""
-    if dataclasses.is_dataclass(value):
-        return _plain_fields(value)
-    if isinstance(value, enum.Enum):
-        return value.name
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, _TEXTUAL):
-        return str(value)
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return value
+    write: Callable[[Any], Any]
+    read: Callable[[Any], Any]
 
 
 @cache
-def _reader(annotation: Any) -> _Reader:
-    """What turns JSON back into a value of this annotation."""
-    if dataclasses.is_dataclass(annotation):
-        return _dataclass_reader(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return lambda data: annotation[data]
-    if annotation is bytes:
-        return bytes.fromhex
+def _form(annotation: Any) -> _Form:
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if dataclasses.is_dataclass(annotation):
+        return _dataclass_form(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return _Form(attrgetter("name"), lambda data: annotation[data])
+    if annotation is bytes:
+        return _Form(bytes.hex, bytes.fromhex)
     if origin is tuple:
-        return _tuple_reader(arguments)
+        assert arguments[1:] == (Ellipsis,), "only tuples of one type"
+        write, read = _form(arguments[0])
+        return _Form(lambda value: [*map(write, value)], lambda data: tuple(map(read, data)))
     if origin is dict:
-        item = _reader(arguments[1])
-        return lambda data: {key: item(value) for key, value in data.items()}
+        write, read = _form(arguments[1])
+        return _Form(
+            lambda value: {key: write(item) for key, item in value.items()},
+            lambda data: {key: read(item) for key, item in data.items()},
+        )
     if origin in (Union, types.UnionType):
-        return _union_reader(arguments)
-    return lambda data: _checked(annotation, data)
+        return _union_form(set(arguments))
+    return _Form(lambda value: value, lambda data: _checked(annotation, data))
+
+
+def _dataclass_form(cls: Any) -> _Form:
+    hints = get_type_hints(cls)
+    fields = [(field.name, *_form(hints[field.name])) for field in dataclasses.fields(cls)]
+    readers = {name: read for name, _, read in fields}
+    return _Form(
+        lambda value: {name: write(getattr(value, name)) for name, write, _ in fields},
+        lambda data: cls(**{name: readers[name](item) for name, item in data.items()}),
+    )
+
+
+def _union_form(members: set[Any]) -> _Form:
+    """Addresses of either family, or something that may be missing."""
+    if members <= {IPv4Interface, IPv6Interface}:
+        return _Form(str, ip_interface)
+    if members <= {IPv4Address, IPv6Address}:
+        return _Form(str, ip_address)
+    (wanted,) = members - {types.NoneType}
+    write, read = _form(wanted)
+    return _Form(
+        lambda value: None if value is None else write(value),
+        lambda data: None if data is None else read(data),
+    )
 
 
 def _checked(annotation: type, data: Any) -> Any:
     if type(data) is not annotation:
         raise TypeError(f"need {annotation.__name__}, got {data!r}")
     return data
-
-
-def _dataclass_reader(cls: Any) -> _Reader:
-    hints = get_type_hints(cls)
-    readers = {field.name: _reader(hints[field.name]) for field in dataclasses.fields(cls)}
-    return lambda data: cls(**{name: readers[name](item) for name, item in data.items()})
-
-
-def _tuple_reader(arguments: tuple[Any, ...]) -> _Reader:
-    item = _reader(arguments[0])
-    assert arguments[1:] == (Ellipsis,), "only tuples of one type"
-    return lambda data: tuple(item(value) for value in data)
-
-
-def _union_reader(arguments: tuple[Any, ...]) -> _Reader:
-    """Addresses of either family, or something that may be missing."""
-    if set(arguments) <= {IPv4Interface, IPv6Interface}:
-        return ip_interface
-    if set(arguments) <= {IPv4Address, IPv6Address}:
-        return ip_address
-    (wanted,) = (a for a in arguments if a is not types.NoneType)
-    item = _reader(wanted)
-    return lambda data: None if data is None else item(data)
