@@ -35,7 +35,8 @@ lint: setup
 
 bench: setup
 	@./tools/setup packages bench
-	@$(PYTHON) -m benchmarks.failover --out benchmarks/results
+	@$(PYTHON) -m benchmarks.failover
+	@$(PYTHON) -m benchmarks.scale
 
 soak: setup
 	@$(PYTHON) -m benchmarks.soak

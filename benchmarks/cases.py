@@ -74,6 +74,8 @@ class Measured:
     """Probes to it without an answer, all in all."""
     gap6_ns: int | None
     """The longest outage of the IPv6 address, where the daemon serves one."""
+    lost6: int
+    """Probes to that without an answer; 0 where there is none."""
     late_ns: int | None
     """A failure's take-over, after its time: last advertisement of the old master + how long the backup has to wait."""
     over: bool
@@ -177,6 +179,7 @@ class Pair:
             gap_ns=losses["4"].gap_ns,
             lost=losses["4"].lost,
             gap6_ns=losses["6"].gap_ns if "6" in losses else None,
+            lost6=losses["6"].lost if "6" in losses else 0,
             late_ns=late_ns,
             over=over,
         )

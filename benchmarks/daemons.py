@@ -55,12 +55,19 @@ class Contender:
 
 def versions() -> dict[str, str]:
     """What each daemon says of itself."""
-    return {"carpd": __version__} | {name: _first_line(name, "--version") for name in ("ucarp", "keepalived")}
+    return {
+        "carpd": __version__,
+        "ucarp": _first_line("ucarp", "--help"),
+        "keepalived": _first_line("keepalived", "--version"),
+    }
 
 
 def _first_line(*argv: str) -> str:
-    """Both programs print it to one of their outputs, and ucarp ends with a failure then."""
-    process = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    """To either of its outputs."""
+    try:
+        process = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    except FileNotFoundError:
+        return "not installed"
     return next((line.strip() for line in process.stdout.splitlines() if line.strip()), "?")
 
 

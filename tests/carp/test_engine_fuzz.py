@@ -169,6 +169,13 @@ class AnyOrder(RuleBasedStateMachine):
             effect = self.node.contract.sent[-1 - number % len(self.node.contract.sent)]
             self.node.tell(FrameReceived(name, frame(effect.message, effect.family, OURS[effect.family])))
 
+    @rule(name=interfaces, number=st.integers(0, 2), family=st.sampled_from(Family))
+    def a_master_says_farewell_on_some_interface(self, name: str, number: int, family: Family) -> None:
+        hosts = list(self.node.engine.hosts.values())
+        if hosts:
+            message = signed(hosts[number % len(hosts)].config, advbase=255, advskew=255)
+            self.node.tell(FrameReceived(name, frame(message, family)))
+
     @rule(name=interfaces, vhid=st.integers(0, 4), advskew=st.integers(0, 255))
     def a_stranger_advertises(self, name: str, vhid: int, advskew: int) -> None:
         before = {name: host.state for name, host in self.node.engine.hosts.items()}
@@ -220,7 +227,9 @@ class AnyOrder(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.node.tell(Shutdown())
-        assert self.node.engine.deadline is None
+        while self.node.engine.deadline is not None:
+            self.node.expire()
+        assert self.node.engine.stopped
         assert not any(self.node.contract.held.values())
         assert not any(self.node.contract.gate_open.values())
 

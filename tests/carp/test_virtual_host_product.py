@@ -543,10 +543,29 @@ def test_three_failed_sends_demote_in_each_state() -> None:
 
 def test_nothing_is_done_after_shutdown() -> None:
     for make_event, *_ in PRODUCT.values():
-        node = Node.master(CONFIG)
-        node.tell(Shutdown())
+        node = MAKE["MASTER, shutting down"]()
+        assert not node.engine.stopped
+        node.expire()
+        assert node.engine.stopped
         assert node.engine.deadline is None
         assert node.tell(make_event(node)) == []
+
+
+def test_a_successor_is_waited_for_a_tenth_of_a_second() -> None:
+    for situation in ("MASTER, sent away", "MASTER, shutting down"):
+        node = MAKE[situation]()
+        assert node.wait == SECOND // 10
+        assert all(message.is_bow_out for message in sent(node.expire())), "the bow-out was its last word"
+        assert node.contract.gate_open["lan"] is False
+
+
+def test_a_virtual_host_that_never_leaves_is_no_obstacle() -> None:
+    """Of two, one has no link: shutting down takes as long as the other needs."""
+    node = Node.master(host_config(vhid=1), host_config(name="wan", vhid=2, interface="eth1"))
+    node.tell(interface("eth1", up=False))
+    node.tell(Shutdown())
+    node.hear(advskew=200)
+    assert node.engine.stopped
 
 
 def test_an_address_that_stays_is_never_given_up() -> None:

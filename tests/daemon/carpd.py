@@ -6,12 +6,15 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from carpd.control import client
 from carpd.control.protocol import ControlError
 from carpd.lab.nodes import Node, Process
+from carpd.lab.traffic import Probe
 from carpd.lab.waiting import LabTimeoutError, wait_until
 from carpd.units import SECOND
 
@@ -19,9 +22,9 @@ PASSWORD = "secret"
 LIMIT_NS = 15 * SECOND
 """How long what must happen may take, on a busy machine. What is waited for takes a fraction of a second."""
 
-FAST = {"advbase": 0, "advskew": 12}
+FAST: dict[str, Any] = {"advbase": 0, "advskew": 12}
 """Advertisements every 47 ms, and a master-down time of 141 ms."""
-SLOWER = {"advbase": 0, "advskew": 18}
+SLOWER: dict[str, Any] = {"advbase": 0, "advskew": 18}
 """Advertisements every 70 ms, and a master-down time of 211 ms."""
 
 
@@ -29,6 +32,13 @@ def virtual_host(name: str = "lan", **settings: Any) -> str:
     """The table of a virtual host in a configuration file. JSON's strings, numbers and arrays are TOML's."""
     merged: dict[str, Any] = {"interface": "eth1", "vhid": 7, "password": PASSWORD, **settings}
     return "\n".join([f"[carp.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in merged.items())]) + "\n"
+
+
+def served(probe: Probe, limit_ns: int = LIMIT_NS) -> None:
+    """Wait until every address that is probed answers. Raise LabTimeoutError."""
+    now = time.monotonic_ns()
+    for name, record in probe.records.items():
+        wait_until(partial(record.answered_since, now), limit_ns, f"an answer from {name}")
 
 
 class Carpd:
@@ -114,6 +124,10 @@ class Carpd:
             return bool(states) and all(states[name] == state for name in names or states)
 
         self._wait(reached, f"{self.node.name} becomes {state}")
+
+    def hears_a_master(self) -> None:
+        """Wait until it has heard one for every virtual host. Raise LabTimeoutError with its log."""
+        self._wait(lambda: all(host["master"] for host in self.hosts()), f"{self.node.name} hears a master")
 
     def logs(self, text: str) -> None:
         """Wait until this is in its log. Raise LabTimeoutError with the log."""

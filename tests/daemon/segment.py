@@ -11,64 +11,69 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from ipaddress import ip_interface
 
+from carpd.config.model import Address
 from carpd.lab.nodes import Node
-from carpd.lab.topology import Lab, Port
+from carpd.lab.topology import Lab, Switch
 from tests.linux.segment import HOST, HOST_MAC, NEIGHBOR, NEIGHBOR_MAC, VIRTUAL, Neighbor
 
 ADDRESSES = tuple(str(address) for address in VIRTUAL)
 ADDRESS4, ADDRESS6 = (str(address.ip) for address in VIRTUAL)
 
 
-@dataclass(frozen=True, slots=True)
 class Host:
     """A machine on the LAN, by its one interface."""
 
-    node: Node
-    port: Port
-    mac: bytes
-    ipv4: str
-    ipv6: str
+    def __init__(self, lab: Lab, switch: Switch, name: str, mac: bytes, interfaces: Iterable[Address]) -> None:
+        self.node = lab.node(name)
+        self.mac = mac
+        self._lab = lab
+        self._switch = switch
+        self._ipv4, self._ipv6 = interfaces
+        self.connect()
+
+    @property
+    def ipv4(self) -> str:
+        return str(self._ipv4.ip)
+
+    @property
+    def ipv6(self) -> str:
+        return str(self._ipv6.ip)
+
+    def connect(self) -> None:
+        """Give it eth1, also when it had one before and lost it."""
+        self.port = self._lab.cable(self.node, "eth1", self._switch)
+        self.node.ip(
+            "link set eth1 down",  # so that its link-local address is of this MAC
+            f"link set eth1 address {self.mac.hex(':')}",
+            "link set eth1 up",
+            f"address add {self._ipv4} dev eth1",
+            f"address add {self._ipv6} dev eth1",
+        )
+
+    def cable(self) -> Neighbor:
+        """The switch's end of its cable: it sends any frame to this host alone, and sees all that this one sends.
+
+        The caller closes it.
+        """
+        return Neighbor(os.dup(self._lab.backbone.network), self.port.name)
 
 
 class Segment:
     """The LAN, with these hosts: segment["a"] and so on."""
 
     def __init__(self, lab: Lab, *names: str) -> None:
-        self._lab = lab
-        self._switch = lab.switch("lan")
-        self.client = self._host("client", NEIGHBOR_MAC, *map(str, NEIGHBOR))
-        self._hosts: dict[str, Host] = {}
-        for number, name in enumerate(names):
-            if number == 0:
-                self._hosts[name] = self._host(name, HOST_MAC, *map(str, HOST))
-            else:
-                address = number + 9
-                mac = HOST_MAC[:5] + bytes((address,))
-                self._hosts[name] = self._host(name, mac, f"192.0.2.{address}/24", f"2001:db8::{address:x}/64")
+        switch = lab.switch("lan")
+        self.client = Host(lab, switch, "client", NEIGHBOR_MAC, NEIGHBOR)
+        self._hosts = {names[0]: Host(lab, switch, names[0], HOST_MAC, HOST)}
+        for number, name in enumerate(names[1:], start=10):
+            interfaces = ip_interface(f"192.0.2.{number}/24"), ip_interface(f"2001:db8::{number:x}/64")
+            self._hosts[name] = Host(lab, switch, name, HOST_MAC[:5] + bytes((number,)), interfaces)
 
     def __getitem__(self, name: str) -> Host:
         return self._hosts[name]
-
-    def cable(self, host: Host) -> Neighbor:
-        """The switch's end of a host's cable: it sends any frame to that host alone, and sees all that it sends.
-
-        The caller closes it.
-        """
-        return Neighbor(os.dup(self._lab.backbone.network), host.port.name)
-
-    def _host(self, name: str, mac: bytes, ipv4: str, ipv6: str) -> Host:
-        node = self._lab.node(name)
-        port = self._lab.cable(node, "eth1", self._switch)
-        node.ip(
-            "link set eth1 down",  # so that its link-local address is of this MAC
-            f"link set eth1 address {mac.hex(':')}",
-            "link set eth1 up",
-            f"address add {ipv4} dev eth1",
-            f"address add {ipv6} dev eth1",
-        )
-        return Host(node, port, mac, ipv4.partition("/")[0], ipv6.partition("/")[0])
 
 
 def addresses(node: Node) -> set[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -17,7 +17,7 @@ from carpd.lab.waiting import wait_until
 from carpd.units import MILLISECOND
 from carpd.wire.carp import virtual_mac
 from carpd.wire.ethernet import format_mac
-from tests.daemon.carpd import FAST, LIMIT_NS, SLOWER, Carpd, virtual_host
+from tests.daemon.carpd import FAST, LIMIT_NS, SLOWER, Carpd, served, virtual_host
 from tests.daemon.segment import addresses
 
 LAN = ["192.0.2.1/24", "192.0.2.99/24", "2001:db8:1::1/64", "2001:db8:1::99/64"]
@@ -42,15 +42,9 @@ class Pair:
     def client(self) -> Node:
         return self.network.client
 
-    def serves(self) -> None:
-        """Wait until the client reaches the server and every shared address, over both families."""
-        now = time.monotonic_ns()
-        for name, record in self.probe.records.items():
-            wait_until(lambda record=record: record.answered_since(now), LIMIT_NS, f"an answer from {name}")
 
-
-def pair_of(lab: Lab, **settings: object) -> Pair:
-    def tables(**timers: int) -> list[str]:
+def pair_of(lab: Lab, **settings: Any) -> Pair:
+    def tables(**timers: Any) -> list[str]:
         common = {"group": "edge", "preempt": True, **settings, **timers}
         return [
             virtual_host("lan", interface="eth1", vhid=1, addresses=LAN, **common),
@@ -64,7 +58,7 @@ def pair_of(lab: Lab, **settings: object) -> Pair:
     b = Carpd(network.b.node, *tables(**SLOWER))
     b.becomes("BACKUP")
     pair = Pair(network, a, b, Probe(network.client, TARGETS, interval_ns=5 * MILLISECOND), a_addresses)
-    pair.serves()
+    served(pair.probe)
     return pair
 
 
@@ -90,12 +84,12 @@ def test_power_cut_and_return(pair: Pair) -> None:
     assert neighbors(pair) == {format_mac(virtual_mac(1))}
     pair.network.lab.power_cut(pair.network.a.ports)
     pair.b.becomes("MASTER")
-    pair.serves()
+    served(pair.probe)
     assert neighbors(pair) == {format_mac(virtual_mac(1))}
     pair.network.lab.power_back(pair.network.a.ports)
     pair.b.becomes("BACKUP")
     pair.a.becomes("MASTER")
-    pair.serves()
+    served(pair.probe)
     assert neighbors(pair) == {format_mac(virtual_mac(1))}
 
 
@@ -107,18 +101,18 @@ def test_stop_and_return(pair: Pair) -> None:
     assert "carp-" not in pair.a.node.run(["ip", "link"])
     pair.b.becomes("MASTER")
     assert pair.b.host()["reason"] != "master timed out"
-    pair.serves()
+    served(pair.probe)
     pair.a.start()
     pair.a.becomes("MASTER")
     pair.b.becomes("BACKUP")
-    pair.serves()
+    served(pair.probe)
 
 
 def test_a_lost_link_moves_the_whole_group(pair: Pair) -> None:
     """One cable out: the other interface moves too, for a gateway with one leg forwards nothing. It comes back so."""
     pair.network.a.lan.unplug()
     pair.b.becomes("MASTER")
-    pair.serves()
+    served(pair.probe)
     assert pair.a.states() == {"lan": "INIT", "wan": "BACKUP"}
     assert pair.a.host("wan")["demotion_reasons"] == {"link of eth1 is down": 1}
     assert pair.a.host("lan")["waits_for"] == "link of eth1 is down"
@@ -126,7 +120,7 @@ def test_a_lost_link_moves_the_whole_group(pair: Pair) -> None:
     pair.a.becomes("MASTER")
     pair.b.becomes("BACKUP")
     assert pair.a.host("wan")["demotion"] == 0
-    pair.serves()
+    served(pair.probe)
 
 
 def test_without_preempt_the_returning_node_waits(lab: Lab) -> None:
@@ -143,7 +137,7 @@ def test_without_preempt_the_returning_node_waits(lab: Lab) -> None:
     assert set(pair.b.states().values()) == {"MASTER"}
     pair.b.stop()
     pair.a.becomes("MASTER")
-    pair.serves()
+    served(pair.probe)
 
 
 def test_real_mac(lab: Lab) -> None:
@@ -156,14 +150,14 @@ def test_real_mac(lab: Lab) -> None:
     assert neighbors(pair) == {macs[pair.a]}
     pair.network.lab.power_cut(pair.network.a.ports)
     pair.b.becomes("MASTER")
-    pair.serves()
+    served(pair.probe)
     assert neighbors(pair) == {macs[pair.b]}
     pair.network.lab.power_back(pair.network.a.ports)
     pair.a.becomes("MASTER")
     pair.b.becomes("BACKUP")
-    pair.serves()
+    served(pair.probe)
     assert neighbors(pair) == {macs[pair.a]}
     assert pair.a.stop() == 0
     assert addresses(pair.a.node) == pair.a_addresses
     pair.b.becomes("MASTER")
-    pair.serves()
+    served(pair.probe)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from carpd.lab.nodes import Node
 from carpd.lab.traffic import Probe
 from carpd.lab.waiting import wait_until
 from carpd.units import MILLISECOND
-from tests.daemon.carpd import FAST, LIMIT_NS, SLOWER, Carpd, virtual_host
+from tests.daemon.carpd import FAST, LIMIT_NS, Carpd, served, virtual_host
 from tests.daemon.segment import ADDRESS4, ADDRESS6, ADDRESSES, Segment, addresses
 
 REAL4 = "192.0.2.77"
@@ -65,13 +64,6 @@ def probe(segment: Segment) -> Iterator[Probe]:
     probe.stop()
 
 
-def serves(probe: Probe) -> None:
-    """Wait until every address answers the client."""
-    now = time.monotonic_ns()
-    for address, record in probe.records.items():
-        wait_until(lambda record=record: record.answered_since(now), LIMIT_NS, f"an answer from {address}")
-
-
 def election_of(supervisor: int) -> Path:
     """The directory below /proc of its election process."""
     (child,) = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
@@ -100,12 +92,12 @@ def test_nothing_stays(segment: Segment) -> None:
 def test_the_election_process_is_killed(segment: Segment, a: Carpd, probe: Probe) -> None:
     """The supervisor says so and starts another one, which is master again after a master-down time."""
     first = a.status()["election"]["pid"]
-    serves(probe)
+    served(probe)
     os.kill(int(election_of(a.process.pid).name), signal.SIGKILL)
     a.logs("the election process ended (killed by SIGKILL)")
     wait_until(lambda: a.status()["election"]["pid"] not in (first, None), LIMIT_NS, "another election process")
     a.becomes("MASTER")
-    serves(probe)
+    served(probe)
     assert a.status()["election"]["restarts"] == 1
     assert a.stop() == 0
 
@@ -133,7 +125,7 @@ def test_all_is_killed_and_started_again(segment: Segment, probe: Probe) -> None
     a.process.wait()
     a.start()
     a.becomes("MASTER")
-    serves(probe)
+    served(probe)
     for line in (
         f"removed address {ADDRESS4} from ",
         f"removed address {REAL4} from ",

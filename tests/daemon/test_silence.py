@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ class Subject:
 
     def __init__(self, lab: Lab, segment: Segment, name: str) -> None:
         self.host = segment[name]
-        self._cable = segment.cable(self.host)
+        self._cable = self.host.cable()
         self._capture = lab.backbone.capture(self.host.port.name)
 
     def ask(self) -> None:
@@ -90,7 +91,7 @@ def test_only_the_master_speaks(lab: Lab, mac: str) -> None:
     """As INIT and BACKUP before and after it was MASTER, when its election process was killed, and when all were."""
     segment = Segment(lab, "a", "b")
     subject = Subject(lab, segment, "b")
-    table = {"addresses": ADDRESSES, "mac": mac, "preempt": True}
+    table: dict[str, Any] = {"addresses": ADDRESSES, "mac": mac, "preempt": True}
     a = Carpd(segment["a"].node, virtual_host(**table, **FAST))
     a.becomes("MASTER")
     b = Carpd(segment["b"].node, virtual_host(**table, **SLOWER))

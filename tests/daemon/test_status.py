@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from carpd.lab.waiting import wait_until
-from tests.daemon.carpd import FAST, LIMIT_NS, SLOWER, Carpd, virtual_host
+from tests.daemon.carpd import FAST, SLOWER, Carpd, virtual_host
 from tests.daemon.segment import ADDRESSES, Segment
 from tests.daemon.unprivileged import run_as_nobody
 
@@ -37,7 +36,7 @@ def pair(segment: Segment) -> tuple[Carpd, Carpd]:
     a.becomes("MASTER", "lan")
     b = Carpd(segment["b"].node, virtual_host(addresses=ADDRESSES, **SLOWER))
     b.becomes("BACKUP")
-    wait_until(lambda: b.host()["master"] is not None, LIMIT_NS, "b hears a")
+    b.hears_a_master()
     return a, b
 
 

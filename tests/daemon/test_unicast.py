@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
+from typing import Any
 
 import pytest
 
 from carpd.lab.topology import Lab
-from carpd.lab.waiting import wait_until
 from carpd.wire import carp
 from carpd.wire.frames import decode_ip_frame
-from tests.daemon.carpd import FAST, LIMIT_NS, SLOWER, Carpd, virtual_host
+from tests.daemon.carpd import FAST, Carpd, virtual_host
 from tests.daemon.segment import ADDRESSES, Segment
 
 GROUPS = {carp.GROUP4, carp.GROUP6}
@@ -24,7 +24,7 @@ def test_peers(lab: Lab, families: tuple[int, ...], multicast: bool) -> None:
     hosts = [segment[name] for name in "abc"]
     peers = [host.ipv4 for host in hosts if 4 in families] + [host.ipv6 for host in hosts if 6 in families]
     addresses = [address for address in ADDRESSES if ip_interface(address).version in families]
-    table = {"addresses": addresses, "peers": peers, "multicast": multicast, "preempt": True}
+    table: dict[str, Any] = {"addresses": addresses, "peers": peers, "multicast": multicast, "preempt": True}
     heard_by_c = segment["c"].node.capture("eth1")
     a = Carpd(hosts[0].node, virtual_host(**table, **FAST))
     a.becomes("MASTER")
@@ -34,7 +34,7 @@ def test_peers(lab: Lab, families: tuple[int, ...], multicast: bool) -> None:
     )
     for backup in (b, c):
         backup.becomes("BACKUP")
-        wait_until(lambda backup=backup: backup.host()["master"] is not None, LIMIT_NS, "a is heard")
+        backup.hears_a_master()
 
     hosts[0].port.drop_everything()
     b.becomes("MASTER")
@@ -50,7 +50,7 @@ def test_peers(lab: Lab, families: tuple[int, ...], multicast: bool) -> None:
         for frame in heard_by_c.frames()
         if (packet := decode_ip_frame(frame.frame)) and packet.protocol == carp.PROTOCOL and not frame.outgoing
     }
-    own = {packed for packed in (ip_interface(hosts[2].ipv4).packed, ip_interface(hosts[2].ipv6).packed)}
+    own = {ip_address(address).packed for address in (hosts[2].ipv4, hosts[2].ipv6)}
     groups = {carp.GROUP4 if family == 4 else carp.GROUP6 for family in families}
     assert destinations & GROUPS == (groups if multicast else set())
     assert len(destinations & own) == len(families)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.daemon.carpd import FAST, SLOWER, Carpd, virtual_host
@@ -18,7 +20,7 @@ def test_fails_over(segment: Segment, wanted: tuple[str, ...], mac: str) -> None
     """With what is needed it works, and what is only wanted is missed in the log. It leaves nothing behind."""
     node = segment["a"].node
     before = addresses(node)
-    table = {"addresses": ADDRESSES, "mac": mac, "preempt": True}
+    table: dict[str, Any] = {"addresses": ADDRESSES, "mac": mac, "preempt": True}
     program = run_as_nobody(node.directory, "carpd.cli.carpd", *NEEDED, *(WANTED[name] for name in wanted))
     a = Carpd(node, virtual_host(**table, **FAST), program=program, owner=NOBODY)
     a.becomes("MASTER")

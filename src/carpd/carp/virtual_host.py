@@ -281,7 +281,7 @@ class VirtualHost:
             return self._become_master(now, Reason.USER)
         if self.state is CarpState.MASTER and state is CarpState.BACKUP:
             return self.leave(now, CarpState.BACKUP, Reason.USER)
-        if self._leaving:  # BACKUP was asked for a moment ago
+        if self._leaving and state is CarpState.MASTER:  # BACKUP was asked for a moment ago
             self._leaving = None
             return [*self._advertise(now), *self._announce()]
         return []

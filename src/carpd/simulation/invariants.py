@@ -6,17 +6,17 @@ cut or lost between them. A node is *able* to be master if its process runs, its
 Always, whatever goes wrong:
 
 * Silence (rule 3): who is not MASTER has no lease and none of the addresses; a MASTER has them.
-* Lease (rule 1): no BACKUP takes over by its timer while somebody still answers by virtue of an advertisement that
-  the BACKUP has heard (of each family). So a master that dies, hangs or is paused is silent before it is replaced.
-  It holds for a lease no longer than the BACKUP's master-down time, less what two clocks differ in that time.
+* Lease (rule 1): when a BACKUP takes over by its timer nobody still answers by virtue of advertisements that all came
+  to the BACKUP. So a master that dies, hangs or is paused is silent before it is replaced. Two clocks may differ by
+  what they differ in a master-down time. With advbase 0 it holds for a BACKUP whose advskew is no smaller.
 
 While nodes hear each other, and so do all that matter:
 
 * Overlap: two nodes that answer for the same virtual host notice in a round trip; where their ignorance comes from a
   fault that has ended, or from an operator's order, one interval later.
-* Hand-over: somebody answers one delay after a bow-out that was sent to an able node (advbase 1 to 85, and frames of
-  one sender in order: a bow-out must not overtake the advertisement before it).
-* Gap: somebody answers, one master-down time after the last change.
+* Hand-over: a successor answers one delay after a bow-out that was sent to an able node (advbase up to 85, and frames
+  of one sender in order: a bow-out must not overtake the advertisement before it).
+* Gap: somebody answers, one master-down time after the last change (and the time that who leaves waits to be heard).
 * Settled (rule 2): one master-down time after the last fault, and an interval in which the masters speak, exactly one
   is master, if anyone is able; none that is entitled to be waits; every demotion has its reason (rule 5); and then
   nothing changes any more.
@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
+from carpd.carp.virtual_host import SUCCESSOR_LIMIT_NS
 from carpd.config.model import VirtualHostConfig
 from carpd.effects import Reason, StateChanged
 from carpd.events import CarpState, Family
@@ -64,8 +65,8 @@ class Invariants:
         self._last_transition = 0
         self._overlap_since: dict[tuple[str, int, int], int] = {}
         self._gap_since: dict[str, int] = {}
-        self._hand_overs: dict[str, int] = {}
-        """Virtual hosts for which a bow-out was sent -> when somebody must answer."""
+        self._hand_overs: dict[str, tuple[Node, int]] = {}
+        """Virtual hosts for which a bow-out was sent -> by whom, and when somebody else must answer."""
 
     # What the nodes are, and the times that follow from their settings
 
@@ -74,7 +75,7 @@ class Invariants:
 
     def _able(self, node: Node, host: str) -> bool:
         link = node.link_is_up(self._config(host).interface)
-        return node.awake and link and not node.send_errno and not node.take_fails
+        return node.awake and not node.stopping and link and not node.send_errno and not node.take_fails
 
     def _hear_each_other(self, host: str, one: Node, two: Node) -> bool:
         interface = self._config(host).interface
@@ -106,7 +107,7 @@ class Invariants:
     def settling_ns(self) -> int:
         """So long after the last change all is as it stays."""
         longest = max(self._master_down_ns(host) + 5 * self._interval_ns(host) for host in self.hosts)
-        return longest + 2 * self._round_trip_ns
+        return longest + SUCCESSOR_LIMIT_NS + 2 * self._round_trip_ns
 
     def _slow(self, duration_ns: int) -> int:
         """A duration by the slowest clock, and a late wake-up at its end."""
@@ -125,48 +126,51 @@ class Invariants:
             self._check_lease(node, change.host)
 
     def bowed_out(self, node: Node, host: str) -> None:
-        if self.network.quality.reordering or not 1 <= self._config(host).advbase <= 85:
+        if self.network.quality.reordering or self._config(host).advbase > 85:
             return
         if any(
-            self._able(other, host) and self._hear_each_other(host, node, other)
+            self._able(other, host) and not other.failed_since_start and self._hear_each_other(host, node, other)
             for other in self.nodes
             if other is not node and other.state(host) is CarpState.BACKUP
         ):
-            self._hand_overs[host] = self.world.now + self.network.quality.delay_limit_ns
+            self._hand_overs[host] = node, self.world.now + self.network.quality.delay_limit_ns
 
     # What is checked
+
+    def check_silence(self, node: Node) -> None:
+        """After every event that a node was told."""
+        for host, config in node.configs.items():
+            held = node.kernel.addresses(host)
+            if node.state(host) is CarpState.MASTER:
+                if held != set(config.addresses):
+                    self._fail(f"{node.number} is MASTER for {host} with the addresses {held}")
+            elif node.engine is not None and (held or node.kernel.lease_left_ns(host, node.clock) > 0):
+                self._fail(f"{node.number} is {node.state(host).value} for {host} and would answer")
 
     def check(self) -> None:
         """After every action."""
         for host in self.hosts:
-            self._check_silence(host)
             answering = [node for node in self.nodes if node.answers(host)]
             self._check_overlap(host, answering)
-            self._check_answered(host, answering)
-
-    def _check_silence(self, host: str) -> None:
-        for node in self.nodes:
-            if node.awake:
-                held = node.kernel.addresses(host)
-                if node.state(host) is CarpState.MASTER:
-                    if held != set(node.configs[host].addresses):
-                        self._fail(f"{node.number} is MASTER for {host} with the addresses {held}")
-                elif held or node.kernel.has_lease(host, node.clock):
-                    self._fail(f"{node.number} is {node.state(host).value} for {host} and would answer")
+            self._check_hand_over(host, answering)
+            self._check_gap(host, answering)
 
     def _check_lease(self, node: Node, host: str) -> None:
         config = node.configs[host]
+        tolerance = config.master_down_ns * 2 * self._drift_ppm // 1_000_000 + MICROSECOND
         families = [f for f, a in ((Family.IPV4, config.addresses4), (Family.IPV6, config.addresses6)) if a]
         for other in self.nodes:
             if other is node or not other.answers(host):
                 continue
-            heard = [node.heard.get((host, other.number, family)) for family in families]
-            if None in heard:
-                continue
-            wait = min(config.master_down_ns, other.configs[host].lease_ns)
-            wait -= wait * 2 * self._drift_ppm // 1_000_000 + MICROSECOND
-            if self.world.now < min(time for time in heard if time is not None) + wait:
-                self._fail(f"{node.number} took over {host} although it had heard {other.number}, which still answers")
+            heard = [node.heard.get((host, other.number, family), 0) for family in families]
+            sent = [other.sent[host, family] for family in families]
+            if min(heard) and self.world.now < min(heard) + config.master_down_ns - tolerance:
+                self._fail(f"{node.number} took over {host} too early: it had heard {other.number}, which answers")
+            fits = config.advbase or other.configs[host].advskew <= config.advskew
+            if heard == sent and fits and other.kernel.lease_left_ns(host, other.clock) > tolerance:
+                self._fail(
+                    f"{node.number} took over {host}, and {other.number} answers by what {node.number} has heard"
+                )
 
     def _check_overlap(self, host: str, answering: list[Node]) -> None:
         pairs = {(host, one.number, two.number): (one, two) for one, two in combinations(answering, 2)}
@@ -178,14 +182,20 @@ class Invariants:
             if self.world.now > limit and self._hear_each_other(host, *pair):
                 self._fail(f"{key[1]} and {key[2]} hear each other and both answer for {host} since {seconds(since)}")
 
-    def _check_answered(self, host: str, answering: list[Node]) -> None:
+    def _check_hand_over(self, host: str, answering: list[Node]) -> None:
+        if host not in self._hand_overs:
+            return
+        leaver, deadline = self._hand_overs[host]
+        if any(node is not leaver for node in answering):
+            del self._hand_overs[host]
+        elif self.world.now > deadline:
+            self._fail(f"nobody has taken over {host} after the bow-out of {leaver.number}")
+
+    def _check_gap(self, host: str, answering: list[Node]) -> None:
         if answering:
             self._gap_since.pop(host, None)
-            self._hand_overs.pop(host, None)
             return
-        if host in self._hand_overs and self.world.now > self._hand_overs[host]:
-            self._fail(f"nobody has taken over {host} after the bow-out")
-        since = max(self._gap_since.setdefault(host, self.world.now), self.last_change)
+        since = max(self._gap_since.setdefault(host, self.world.now), self.last_change + SUCCESSOR_LIMIT_NS)
         limit = since + self._master_down_ns(host) + self._round_trip_ns
         if self.world.now > limit and any(self._able(node, host) for node in self.nodes):
             self._fail(f"nobody answers for {host} since {seconds(since)}")

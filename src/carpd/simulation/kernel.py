@@ -35,9 +35,10 @@ class Kernel:
     def addresses(self, host: str) -> set[Address]:
         return self._addresses.get(host, set())
 
-    def has_lease(self, host: str, now: int) -> bool:
-        return self._leases.get(host, now) > now
+    def lease_left_ns(self, host: str, now: int) -> int:
+        """How long the lease has still to run; 0 or less: there is none."""
+        return self._leases.get(host, now) - now
 
     def answers(self, host: str, now: int) -> bool:
         """Whether this node is the one that other hosts on the link reach at the addresses."""
-        return bool(self.addresses(host)) and self.has_lease(host, now)
+        return bool(self.addresses(host)) and self.lease_left_ns(host, now) > 0

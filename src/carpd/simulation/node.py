@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from errno import EPERM
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from carpd.carp.engine import CarpEngine
 from carpd.config.model import VirtualHostConfig
@@ -21,6 +21,7 @@ from carpd.effects import (
     Effect,
     ReleaseAddresses,
     SendAdvertisement,
+    SendFarewell,
     StateChanged,
     SurrenderLease,
     TakeAddresses,
@@ -64,12 +65,22 @@ class Interface:
     up: bool = True
 
 
+class _Arrival(NamedTuple):
+    """A frame that waits in the socket, with the kernel's timestamp."""
+
+    time_ns: int
+    interface: str
+    transmission: Transmission
+
+
 class Observer(Protocol):
     """Who is told what a node does."""
 
     def state_changed(self, node: Node, change: StateChanged) -> None: ...
     def demotion_changed(self, node: Node, change: DemotionChanged) -> None: ...
     def bowed_out(self, node: Node, host: str) -> None: ...
+    def ended(self, node: Node) -> None: ...
+    def acted(self, node: Node) -> None: ...
 
 
 class Node:
@@ -92,13 +103,16 @@ class Node:
         self.engine: CarpEngine | None = None
         self.kernel = Kernel()
         self.hung = False
+        self.stopping = False
         self.send_errno = 0
         self.take_fails = False
         self.failed_since_start = False
         """Whether sending or taking failed: demotions may follow that only the engine knows of."""
         self.operator_demotion: dict[str, int] = {}
         self.heard: dict[tuple[str, int, Family], int] = {}
-        """(virtual host, sender, family) -> when the last advertisement was sent that came to the engine."""
+        """(virtual host, sender, family) -> when the last advertisement was sent that the engine was told of."""
+        self.sent: dict[tuple[str, Family], int] = {}
+        """When the last one left this node."""
         self.interfaces = {config.interface: Interface() for config in configs}
         """Those that exist at the moment."""
         self._world = world
@@ -109,7 +123,8 @@ class Node:
         self._clock_offset = rng.randrange(1_000_000 * SECOND)
         self._lateness_ns = lateness_ns
         self._known_interfaces: dict[str, Interface] = {}
-        self._backlog: deque[tuple[int, Transmission, str]] = deque()
+        self._starts_again = False
+        self._backlog: deque[_Arrival] = deque()
         self._alarm = 0
         self._alarm_deadline: int | None = None
         for interface in self.interfaces:
@@ -129,7 +144,8 @@ class Node:
 
     def state(self, host: str) -> CarpState:
         """Of a node without a process it is INIT."""
-        return CarpState.INIT if self.engine is None else self.engine.hosts[host].state
+        known = None if self.engine is None else self.engine.hosts.get(host)
+        return CarpState.INIT if known is None else known.state
 
     def answers(self, host: str) -> bool:
         """Whether other hosts on the link reach this node at the addresses."""
@@ -141,12 +157,13 @@ class Node:
     # The process
 
     def start(self) -> None:
-        """Clean up after a process that was killed, and begin."""
+        """Clean up after a process that was killed, and begin; one that is about to end is waited for."""
         if self.engine is not None:
+            self._starts_again = self.stopping
             return
         for host in self.configs:
             self.kernel.forget(host)
-        self.engine, self.hung, self.failed_since_start = CarpEngine(), False, False
+        self.engine, self.failed_since_start = CarpEngine(), False
         self.operator_demotion.clear()
         self._known_interfaces.clear()
         for interface in self.interfaces:
@@ -156,7 +173,7 @@ class Node:
 
     def kill(self) -> None:
         """The process is gone; its kernel goes on answering until the leases have run out."""
-        self.engine, self.hung = None, False
+        self.engine, self.hung, self.stopping, self._starts_again = None, False, False, False
         self._backlog.clear()
         self._alarm_deadline = None
 
@@ -165,10 +182,17 @@ class Node:
         self.kernel = Kernel()
 
     def stop(self) -> None:
-        """In order: with a bow-out."""
+        """In order: with a bow-out, and when another one is heard."""
         if self.awake:
+            self.stopping = True
             self.tell(Shutdown())
-            self.kill()
+
+    def _end(self) -> None:
+        starts_again = self._starts_again
+        self.kill()
+        self._observer.ended(self)
+        if starts_again:
+            self.start()
 
     def hang(self) -> None:
         """As SIGSTOP: frames wait in the socket, the clock goes on."""
@@ -179,10 +203,10 @@ class Node:
             return
         self.hung = False
         while self._backlog:
-            for _ in range(min(FRAMES_PER_WAKE_UP, len(self._backlog))):
-                arrived, transmission, interface = self._backlog.popleft()
-                self._hand_over(arrived, interface, transmission)
-            self.tell(TimersDue(arrived if self._backlog else self.clock))
+            batch = [self._backlog.popleft() for _ in range(min(FRAMES_PER_WAKE_UP, len(self._backlog)))]
+            for arrival in batch:
+                self._hand_over(arrival)
+            self.tell(TimersDue(batch[-1].time_ns if self._backlog else self.clock))
         self._tell_interfaces()
         self.tell(TimersDue(self.clock))
 
@@ -240,33 +264,39 @@ class Node:
     def _receive(self, interface: str, transmission: Transmission) -> None:
         if self.engine is None or not self.link_is_up(interface):
             return
+        arrival = _Arrival(self.clock, interface, transmission)
         if self.hung:
-            self._backlog.append((self.clock, transmission, interface))
+            self._backlog.append(arrival)
         else:
-            self._hand_over(self.clock, interface, transmission)
+            self._hand_over(arrival)
 
-    def _hand_over(self, arrived: int, interface: str, transmission: Transmission) -> None:
-        if not transmission.message.is_bow_out:
-            self.heard[transmission.host, transmission.sender, transmission.family] = transmission.sent_ns
-        self.tell(FrameReceived(interface, transmission.frame), arrived)
+    def _hand_over(self, arrival: _Arrival) -> None:
+        sent = arrival.transmission
+        if not sent.message.is_bow_out:
+            self.heard[sent.host, sent.sender, sent.family] = sent.sent_ns
+        self.tell(FrameReceived(arrival.interface, sent.frame), arrival.time_ns)
 
     # The driver
 
     def tell(self, event: Event, time: int | None = None) -> None:
-        """Hand an event to the engine, now or with an older timestamp, and do what follows."""
-        assert self.engine is not None
-        events = deque([event])
-        while events:
+        """Hand an event to the engine, now or with an older timestamp, and do what follows. The dead hear nothing."""
+        events = deque([event] if self.engine is not None else ())
+        while events and self.engine is not None:
             for effect in self.engine.handle(self.clock if time is None else time, events.popleft()):
                 outcome = self._perform(effect)
                 if outcome is not None:
                     events.append(outcome)
+        self._observer.acted(self)
+        if self.engine is not None and self.engine.stopped:
+            self._end()
         self._arm()
 
     def _perform(self, effect: Effect) -> Event | None:
         match effect:
             case SendAdvertisement():
                 return AdvertisementSent(effect.host, effect.family, self._send(effect))
+            case SendFarewell():
+                self._transmit(effect, effect.interface)
             case TakeAddresses():
                 if self.take_fails:
                     self.failed_since_start = True
@@ -291,18 +321,23 @@ class Node:
             return self.send_errno
         config = self.configs[effect.host]
         self.kernel.advertised(effect.host, self.clock, config.lease_ns)
+        self.sent[effect.host, effect.family] = self._world.now
         if effect.message.is_bow_out:
             self._observer.bowed_out(self, effect.host)
-        if self.link_is_up(config.interface):
-            frame = advertisement_frame(
-                effect.message,
-                source_mac=virtual_mac(config.vhid),
-                source=self._address(effect.family),
-                destination=_GROUPS[effect.family],
-            )
-            sent = Transmission(self.number, effect.host, effect.family, effect.message, self._world.now, frame)
-            self._network.send(config.interface, sent)
+        self._transmit(effect, config.interface)
         return 0
+
+    def _transmit(self, effect: SendAdvertisement | SendFarewell, interface: str) -> None:
+        if self.send_errno or not self.link_is_up(interface):
+            return
+        frame = advertisement_frame(
+            effect.message,
+            source_mac=virtual_mac(effect.message.vhid),
+            source=self._address(effect.family),
+            destination=_GROUPS[effect.family],
+        )
+        sent = Transmission(self.number, effect.host, effect.family, effect.message, self._world.now, frame)
+        self._network.send(interface, sent)
 
     def _address(self, family: Family) -> bytes:
         if family is Family.IPV4:
@@ -315,8 +350,7 @@ class Node:
         return self._clock_offset + world_ns + world_ns * self._drift_ppm // _MILLION
 
     def _arm(self) -> None:
-        assert self.engine is not None
-        deadline = self.engine.deadline
+        deadline = None if self.engine is None else self.engine.deadline
         if deadline == self._alarm_deadline:
             return
         self._alarm += 1
@@ -329,6 +363,6 @@ class Node:
             self._world.at(time + self._rng.randint(0, self._lateness_ns), lambda: self._ring(alarm))
 
     def _ring(self, alarm: int) -> None:
-        if alarm == self._alarm and self.awake:
+        if alarm == self._alarm and not self.hung:
             self._alarm_deadline = None
             self.tell(TimersDue(self.clock))

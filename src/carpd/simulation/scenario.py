@@ -108,6 +108,13 @@ class Cluster:
         self.note(f"{node.number}: {host} bows out")
         self.invariants.bowed_out(node, host)
 
+    def ended(self, node: Node) -> None:
+        self.note(f"{node.number}: has ended")
+        self.invariants.conditions_changed()
+
+    def acted(self, node: Node) -> None:
+        self.invariants.check_silence(node)
+
     def note(self, text: str) -> None:
         self.transcript.append(f"{seconds(self.world.now):>14}  {text}")
 

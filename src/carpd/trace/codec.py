@@ -27,9 +27,9 @@ class Codec:
 
     def encode(self, value: object) -> bytes:
         """One line of JSON, with its end of line. The value's class must be one of the codec's."""
-        cls: Any = type(value)
-        assert self._types.get(cls.__name__) is cls, f"{cls.__name__} is not among the codec's types"
-        fields = {"type": cls.__name__} | _form(cls).write(value)
+        name = type(value).__name__
+        assert self._types.get(name) is type(value), f"{name} is not among the codec's types"
+        fields = {"type": name} | _form(self._types[name]).write(value)
         return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
     def decode(self, line: bytes) -> Any:
