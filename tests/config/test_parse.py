@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
@@ -284,6 +285,13 @@ ONE_VIRTUAL_HOST: dict[str, tuple[str, list[str]]] = {
         [
             "7: warning: carp.wan: no password: anybody on the link can take the addresses; set password_file",
             '7: error: carp.wan: carp.lan, of the same group, has demotion = "advskew": use one',
+        ],
+    ),
+    "a node that does not wait for the other": (
+        lan("advbase = 0", "advskew = 40", "[node.fw-b.carp.lan]", "advskew = 10"),
+        [
+            "7: warning: carp.lan.advskew = 40: fw-a would advertise every 0.156 s, for which fw-b will not wait: "
+            "give the nodes about the same advbase, and with advbase 0 about the same advskew"
         ],
     ),
     "a group with a space": (
@@ -724,13 +732,14 @@ MINIMAL_HOST = VirtualHostConfig(
 )
 
 
-@pytest.mark.parametrize(("node", "advskew"), [("fw-a", 0), ("fw-b", 100), ("fw-c", 0)])
-def test_minimal(file: Path, node: str, advskew: int) -> None:
+@pytest.mark.parametrize(
+    ("node", "advskew", "others_wait_ns"),
+    [("fw-a", 0, 3_390_625_000), ("fw-b", 100, 3_000_000_000), ("fw-c", 0, 3_390_625_000)],
+)
+def test_minimal(file: Path, node: str, advskew: int, others_wait_ns: int) -> None:
     loaded = read(file, MINIMAL, node)
     assert lines(loaded, file) == []
-    expected = VirtualHostConfig(
-        name="lan", interface="eth1", vhid=1, addresses=MINIMAL_HOST.addresses, key=b"xyzzy", advskew=advskew
-    )
+    expected = dataclasses.replace(MINIMAL_HOST, advskew=advskew, others_master_down_ns=others_wait_ns)
     assert loaded.config == Config(node=node, virtual_hosts=(expected,))
 
 

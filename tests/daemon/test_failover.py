@@ -14,7 +14,7 @@ from carpd.lab.nodes import Node
 from carpd.lab.topology import Lab
 from carpd.lab.traffic import Probe
 from carpd.lab.waiting import wait_until
-from carpd.units import MILLISECOND
+from carpd.units import MILLISECOND, SECOND
 from carpd.wire.carp import virtual_mac
 from carpd.wire.ethernet import format_mac
 from tests.daemon.carpd import FAST, LIMIT_NS, SLOWER, Carpd, served, virtual_host
@@ -109,9 +109,13 @@ def test_stop_and_return(pair: Pair) -> None:
 
 
 def test_a_lost_link_moves_the_whole_group(pair: Pair) -> None:
-    """One cable out: the other interface moves too, for a gateway with one leg forwards nothing. It comes back so."""
+    """One cable out: the other interface moves too, for a gateway with one leg forwards nothing. It comes back so.
+
+    Nobody waits for a timer: on the interface that is left the master says that it leaves the lost one.
+    """
     pair.network.a.lan.unplug()
     pair.b.becomes("MASTER")
+    assert "master timed out" not in {host["reason"] for host in pair.b.hosts()}
     served(pair.probe)
     assert pair.a.states() == {"lan": "INIT", "wan": "BACKUP"}
     assert pair.a.host("wan")["demotion_reasons"] == {"link of eth1 is down": 1}
@@ -140,24 +144,38 @@ def test_without_preempt_the_returning_node_waits(lab: Lab) -> None:
     served(pair.probe)
 
 
+def mac_of(daemon: Carpd) -> str:
+    (link,) = json.loads(daemon.node.run(["ip", "-json", "link", "show", "eth1"]))
+    return str(link["address"])
+
+
 def test_real_mac(lab: Lab) -> None:
     """The addresses stand on the interfaces themselves, and the client's entries follow to the new master's MAC."""
     pair = pair_of(lab, mac="real")
-    macs = {
-        carpd: next(link["address"] for link in json.loads(carpd.node.run(["ip", "-json", "link", "show", "eth1"])))
-        for carpd in (pair.a, pair.b)
-    }
-    assert neighbors(pair) == {macs[pair.a]}
-    pair.network.lab.power_cut(pair.network.a.ports)
-    pair.b.becomes("MASTER")
-    served(pair.probe)
-    assert neighbors(pair) == {macs[pair.b]}
-    pair.network.lab.power_back(pair.network.a.ports)
-    pair.a.becomes("MASTER")
-    pair.b.becomes("BACKUP")
-    served(pair.probe)
-    assert neighbors(pair) == {macs[pair.a]}
+    assert neighbors(pair) == {mac_of(pair.a)}
     assert pair.a.stop() == 0
     assert addresses(pair.a.node) == pair.a_addresses
     pair.b.becomes("MASTER")
     served(pair.probe)
+    assert neighbors(pair) == {mac_of(pair.b)}
+    pair.a.start()
+    pair.a.becomes("MASTER")
+    pair.b.becomes("BACKUP")
+    served(pair.probe)
+    assert neighbors(pair) == {mac_of(pair.a)}
+
+
+def test_real_mac_after_a_partition(lab: Lab) -> None:
+    """Both were master. The better one tells where it is when they hear each other again, before the client gives up.
+
+    The client's own doubts about an entry take more than five seconds.
+    """
+    pair = pair_of(lab, mac="real")
+    pair.network.lab.power_cut(pair.network.a.ports)
+    pair.b.becomes("MASTER")
+    served(pair.probe)
+    assert neighbors(pair) == {mac_of(pair.b)}
+    pair.network.lab.power_back(pair.network.a.ports)
+    pair.b.becomes("BACKUP")
+    served(pair.probe, limit_ns=3 * SECOND)
+    assert neighbors(pair) == {mac_of(pair.a)}

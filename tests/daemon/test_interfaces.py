@@ -110,24 +110,16 @@ def test_not_there_at_the_start(lab: Lab) -> None:
     a.becomes("MASTER")
 
 
-def undone(command: str, *, xfail: str = "") -> Any:
-    marks = [pytest.mark.xfail(reason=xfail, strict=True)] if xfail else []
-    return pytest.param(command, id=command, marks=marks)
-
-
-NOT_SEEN = "nobody looks after addresses and macvlans while their virtual host is master"
-
-
 @pytest.mark.parametrize(
     "command",
     [
-        undone("ip link delete carp-lan"),
-        undone("ip link set carp-lan down", xfail=NOT_SEEN),
-        undone("ip address flush dev carp-lan", xfail=NOT_SEEN),
-        undone(f"ip address delete {REAL4}/32 dev eth1", xfail=NOT_SEEN),
-        undone("nft flush ruleset"),
-        undone("nft delete table netdev carpd_eth1"),
-        undone("nft flush table netdev carpd_eth1"),
+        "ip link delete carp-lan",
+        "ip link set carp-lan down",
+        "ip address flush dev carp-lan",
+        f"ip address delete {REAL4}/32 dev eth1",
+        "nft flush ruleset",
+        "nft delete table netdev carpd_eth1",
+        "nft flush table netdev carpd_eth1",
     ],
 )
 def test_what_somebody_else_undid(scene: Scene, command: str) -> None:

@@ -96,7 +96,6 @@ def test_own_advertisements_come_back(scene: Scene) -> None:
     scene.check_that_nothing_changed()
 
 
-@pytest.mark.xfail(reason="own advertisements are known by their counters, and only lately sent ones", strict=True)
 def test_an_old_advertisement_comes_back(scene: Scene) -> None:
     """Somebody keeps one for a while and replays it: it is the master's own still."""
     with neighbor(scene.segment["villain"]) as villain:

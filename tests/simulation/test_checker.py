@@ -15,9 +15,8 @@ from carpd.events import CarpState
 from carpd.simulation import scenario
 from carpd.simulation.invariants import ViolationError
 from carpd.simulation.kernel import Kernel
-from carpd.wire.carp import Advertisement
 
-SEEDS = 300
+SEEDS = 100
 """A broken node must be found out within so many scenarios; most are in the first ten."""
 
 
@@ -26,7 +25,6 @@ def nothing(*_: object, **__: object) -> list[Any]:
 
 
 def ignores_bow_outs(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Advertisement, "is_bow_out", property(lambda message: False))
     original = VirtualHost._reason_to_take_over
 
     def reason(host: VirtualHost, *args: Any) -> Reason | None:
@@ -69,10 +67,8 @@ def never_yields(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(VirtualHost, "_receive_as_master", nothing)
 
 
-def does_not_answer_a_worse_master(patch: pytest.MonkeyPatch) -> None:
-    """A tie or a worse one is met with silence, and no timer brings the next advertisement."""
-    patch.setattr(VirtualHost, "_receive_as_master", nothing)
-    patch.setattr(VirtualHost, "_advertise_by_timer", nothing)
+def advertises_as_a_backup(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(VirtualHost, "demotion_changed", VirtualHost._advertise)
 
 
 def never_takes_over_by_timer(patch: pytest.MonkeyPatch) -> None:
@@ -126,7 +122,7 @@ BROKEN: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     answers_a_little_too_long: "answers by what",
     is_impatient: "too early",
     never_yields: "both answer",
-    does_not_answer_a_worse_master: "",
+    advertises_as_a_backup: "would answer",
     never_takes_over_by_timer: "nobody answers",
     never_preempts: "and waits",
     never_forgives: "is demoted by",
@@ -146,9 +142,6 @@ def test_a_broken_node_is_found_out(
             first, *transcript = str(error).splitlines()
             assert first.startswith(f"seed {seed}: ")
             assert any("lan" in line for line in transcript)
-            print(seed, first)
             if found in first:
                 return
-        except AssertionError:
-            continue  # the node's own
     pytest.fail(f"{SEEDS} scenarios, and not once: {found}")

@@ -21,7 +21,7 @@ from carpd.carp.announce import REPEAT_AFTER, announcement
 from carpd.carp.counter import CounterSequence
 from carpd.carp.demotion import Demotion
 from carpd.carp.preference import Preference, demoted_advskew, demotion_counter, own_preference
-from carpd.config.model import Address, VirtualHostConfig
+from carpd.config.model import Address, MacMode, VirtualHostConfig
 from carpd.effects import (
     Effect,
     Reason,
@@ -293,7 +293,7 @@ class VirtualHost:
             return self._left(now)
         if ad <= own:  # a tie too: whoever hears the other first yields
             reason = Reason.LESS_DEMOTED if ad.demotion < own.demotion else Reason.BETTER_MASTER
-            return [*self._step_down(bow_out=False), *self._become_backup(now, reason)]
+            return [*self._last_word(own, ad), *self._step_down(bow_out=False), *self._become_backup(now, reason)]
         if self._answered_worse_master:
             return []
         # A second master, worse than we are: after a partition, say. Our answer makes it step down now and moves the
@@ -301,6 +301,16 @@ class VirtualHost:
         self._answered_worse_master = True
         self._announce_countdown = REPEAT_AFTER
         return [*self._advertise(now), *self._announce()]
+
+    def _last_word(self, own: Preference, ad: Preference) -> list[SendAdvertisement]:
+        """After a partition the better master may not know of us, and others may know our real MAC: it shall hear of
+        us once, and announce itself. A virtual MAC needs no such thing, and would take the switch's entry along.
+
+        Ref: spec carp §7.1, ucarp does it.
+        """
+        if self.config.mac is MacMode.REAL and ad < own:
+            return self._messages(self.config.advbase, self.advskew)
+        return []
 
     def _receive_as_backup(
         self, now: int, family: Family, own: Preference, ad: Preference, bow_out: bool
@@ -329,12 +339,14 @@ class VirtualHost:
         return self.reason is Reason.TAKE_FAILED and now < self.since + self.config.master_down_ns
 
     def _is_loop(self, source: bytes, message: Advertisement) -> bool:
-        """Our own advertisement, sent back by the network. A tie with ourselves would make us step down.
+        """Our own advertisement, sent back by the network, or kept by somebody and sent again.
 
-        The counter alone does not prove it: two masters that hear each other send the same one (spec carp §5).
+        A tie with ourselves would make us step down. Where we have no address to send from, the counter tells; alone
+        it proves nothing, as two masters that hear each other send the same one (spec carp §5).
         """
-        ours = self.interface.addresses if self.interface else ()
-        return (source in ours or source in _UNSPECIFIED_SOURCES) and self._sequence.is_ours(message.counter)
+        if source in _UNSPECIFIED_SOURCES:
+            return self._sequence.is_ours(message.counter)
+        return self.interface is not None and source in self.interface.addresses
 
     # The transitions
 

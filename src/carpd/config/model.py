@@ -90,6 +90,8 @@ class VirtualHostConfig:
     """What a lost link adds to the group's demotion; the parser makes it 240 where advskew carries it."""
     senderr_demotion_factor: int = 1
     """What failing to send (or to take the addresses) adds; 240 likewise."""
+    others_master_down_ns: int | None = None
+    """The shortest master-down time of the other nodes that the file knows of; not a key, the parser finds it."""
     digest_link_local: bool = False
     """Send the digest with link-local addresses, for FreeBSD and NetBSD peers that have them. Ref: spec carp §3."""
 
@@ -113,14 +115,18 @@ class VirtualHostConfig:
 
     @property
     def lease_ns(self) -> int:
-        """How long one advertisement of ours lets us answer: the master-down time of the fastest possible peer.
+        """How long one advertisement of ours lets us answer: no longer than the quickest peer waits for the next.
 
-        A peer with the same advbase waits 3·advbase or longer; with advbase 0 the configuration says that
-        all nodes of a pair have about one advskew, so ours is taken. Ref: design §6.1; architecture.md, "Lease".
+        A peer with our advbase waits 3·advbase or longer, whatever its advskew is. With advbase 0 advskew is all it
+        has: what the file says of the others counts, or else they are taken to have ours. A peer that does not even
+        wait for our next advertisement is left out: it takes over in any case, and we would be silent in between.
+        Ref: design §6.1; architecture.md, "Lease".
         """
-        if self.advbase:
-            return 3 * self.advbase * SECOND
-        return max(3 * self.advskew, 3) * SKEW
+        lease = 3 * self.advbase * SECOND if self.advbase else 3 * max(self.advskew, 1) * SKEW
+        known = self.others_master_down_ns
+        if known is not None and known > interval_ns(self.advbase, self.advskew):
+            return min(lease, known)
+        return lease
 
     @property
     def device(self) -> str:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carpd.config.keys import DEFAULTS
+from carpd.config.keys import DEFAULTS, KEYS
 from carpd.config.locate import key_lines
 from carpd.config.model import Config, DemotionMode, VirtualHostConfig
 from carpd.config.password import check_password, read_password, readable_by_others
@@ -27,9 +28,11 @@ from carpd.config.rules import (
     check_groups,
     check_host,
     check_own_addresses,
+    check_patience,
     check_preference,
     check_required,
     check_vhids,
+    master_down_ns,
 )
 from carpd.config.settings import Document, HostSettings
 
@@ -70,7 +73,9 @@ def load(path: Path, node: str | None = None, own_addresses: OwnAddresses | None
     hosts_by_node = {dotted((name,)): document.hosts(name) for name in names}
 
     check_required(hosts_by_node, problems)
-    check_preference(hosts_by_node | _others(document, node), problems)
+    unnamed = _others(document, node)
+    check_preference(hosts_by_node | unnamed, problems)
+    check_patience(hosts_by_node | unnamed, problems)
     for hosts in hosts_by_node.values():
         check_vhids(hosts, problems)
         check_addresses(hosts, problems)
@@ -85,7 +90,8 @@ def load(path: Path, node: str | None = None, own_addresses: OwnAddresses | None
         check_own_addresses(hosts, own_addresses, problems)
     if problems.errors:
         return Loaded(None, problems.in_order())
-    virtual_hosts = tuple(_virtual_host(host, key) for host, key in zip(hosts, keys, strict=True))
+    others = [host for name, theirs in (hosts_by_node | unnamed).items() if name != dotted((node,)) for host in theirs]
+    virtual_hosts = tuple(_virtual_host(host, key, others) for host, key in zip(hosts, keys, strict=True))
     return Loaded(Config(node=node, virtual_hosts=virtual_hosts), problems.in_order())
 
 
@@ -112,9 +118,10 @@ def _others(document: Document, node: str) -> dict[str, tuple[HostSettings, ...]
     return {"every other node": document.hosts(None)} if list(document.overrides) == [node] else {}
 
 
-def _virtual_host(host: HostSettings, key: bytes) -> VirtualHostConfig:
-    """The model's form of settings without an error."""
-    values = {name: host[name] for name in ("interface", "vhid", "addresses", *DEFAULTS)}
+def _virtual_host(host: HostSettings, key: bytes, others: Iterable[HostSettings]) -> VirtualHostConfig:
+    """The model's form of settings without an error; `others` are the virtual hosts of the other nodes."""
+    values = {name: host[name] for name in ("interface", "vhid", "addresses", *DEFAULTS) if name in KEYS}
+    values["others_master_down_ns"] = min((master_down_ns(o) for o in others if o.name == host.name), default=None)
     if host["demotion"] is not DemotionMode.COUNTER:
         for factor in ("ifdown_demotion_factor", "senderr_demotion_factor"):
             if host.get(factor) is None:

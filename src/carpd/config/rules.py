@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from carpd.config.keys import KEYS
 from carpd.config.problems import KeyPath, Problems, Severity, dotted
 from carpd.config.settings import HostSettings
+from carpd.units import SECOND, interval_ns
 
 OwnAddresses = Mapping[str, Collection[IPv4Address | IPv6Address]]
 """The addresses of this host by interface, without zones and without those that carpd has put there."""
@@ -202,6 +203,32 @@ def check_preference(hosts_by_node: HostsByNode, problems: Problems) -> None:
             nodes = _listed([node for node, _ in group])
             message = f"{nodes} have one advskew, {advskew}: give each its own, the preferred one the smallest"
             problems.add(Severity.WARNING, path, message, value)
+
+
+def check_patience(hosts_by_node: HostsByNode, problems: Problems) -> None:
+    """A node that does not wait for another's next advertisement can't be its backup."""
+    by_name: dict[str, list[tuple[str, HostSettings]]] = {}
+    for node, hosts in hosts_by_node.items():
+        for host in hosts:
+            if host.usable("advbase", "advskew", "master_down"):
+                by_name.setdefault(host.name, []).append((node, host))
+    for nodes in by_name.values():
+        for slow, host in nodes:
+            interval = interval_ns(host["advbase"], host["advskew"])
+            hasty = [node for node, other in nodes if master_down_ns(other) <= interval]
+            if hasty:
+                path, value = host.place("advskew", "advbase")
+                message = (
+                    f"{slow} would advertise every {interval / SECOND:.3f} s, for which {_listed(hasty)} "
+                    "will not wait: give the nodes about the same advbase, and with advbase 0 about the same advskew"
+                )
+                problems.add(Severity.WARNING, path, message, value)
+
+
+def master_down_ns(host: HostSettings) -> int:
+    """How long a node with these settings waits for an advertisement, in nanoseconds."""
+    waits: int = host["master_down"].master_down_ns(host["advbase"], host["advskew"])
+    return waits
 
 
 def _families(addresses: Iterable[IPv4Address | IPv6Address]) -> set[int]:

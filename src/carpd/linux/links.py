@@ -24,8 +24,10 @@ class Link:
     name: str
     index: int
     mac: bytes
+    enabled: bool
+    """Administratively up."""
     up: bool
-    """Administratively up, and with a carrier as far as is known."""
+    """Enabled, and with a carrier as far as is known."""
     kind: str
     alias: str
     parent_index: int
@@ -34,8 +36,9 @@ class Link:
 
     @classmethod
     def from_message(cls, heard: LinkMessage) -> Link:
-        up = bool(heard.flags & rtnetlink.UP) and heard.operstate in _PASSES_FRAMES
-        return cls(heard.name, heard.index, heard.mac, up, heard.kind, heard.alias, heard.parent, heard.mtu)
+        enabled = bool(heard.flags & rtnetlink.UP)
+        up = enabled and heard.operstate in _PASSES_FRAMES
+        return cls(heard.name, heard.index, heard.mac, enabled, up, heard.kind, heard.alias, heard.parent, heard.mtu)
 
 
 @dataclass(frozen=True, slots=True)

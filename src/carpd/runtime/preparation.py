@@ -17,6 +17,7 @@ from carpd.linux.addresses import AddressTable
 from carpd.linux.interfaces import JOURNAL
 from carpd.linux.lease import Guard, LeaseKeeper
 from carpd.linux.links import Link, links, own_addresses
+from carpd.linux.links import addresses as all_addresses
 from carpd.linux.sysctls import SysctlJournal
 from carpd.wire.carp import virtual_mac
 
@@ -89,9 +90,10 @@ class Preparation:
                 for host in hosts:
                     device = present.get(host.device)
                     new_device = device is None or device.index != self._devices.get(host.name)
-                    if new_device:
+                    disabled = host.mac is MacMode.VIRTUAL and device is not None and not device.enabled
+                    if new_device or disabled:
                         self._devices[host.name] = self._device(host, parent)
-                    if new_device or new_gate:
+                    if new_device or disabled or new_gate:
                         ready.append(host.name)
             except SystemCallError as error:
                 refused.append(str(error))
@@ -106,6 +108,21 @@ class Preparation:
     def _forget(self, hosts: Iterable[VirtualHostConfig]) -> None:
         for host in hosts:
             self._devices.pop(host.name, None)
+
+    def lacking_addresses(self, masters: Iterable[str]) -> list[str]:
+        """Those of these virtual hosts whose device has not all of their addresses. Raise SystemCallError."""
+        present = {(found.index, found.address) for found in all_addresses()}
+        hosts = {host.name: host for hosts in self._by_interface.values() for host in hosts}
+        return [
+            name
+            for name in masters
+            if name in self._devices
+            and any((self._devices[name], address.ip.packed) not in present for address in hosts[name].addresses)
+        ]
+
+    def is_device(self, index: int) -> bool:
+        """Whether virtual addresses belong on the interface of this index."""
+        return index in self._devices.values()
 
     def silence(self) -> list[str]:
         """End every lease and take every address away, for nobody decides now. Return what failed, a line each."""

@@ -25,10 +25,10 @@ from carpd.control.protocol import ControlError, Failure
 from carpd.control.server import ControlServer
 from carpd.effects import DemotionChanged, StateChanged
 from carpd.errors import CarpdError, SystemCallError
-from carpd.events import Configure, HostPrepared, Shutdown
+from carpd.events import CarpState, Configure, HostPrepared, Shutdown
 from carpd.linux import privileges
 from carpd.linux.gate_monitor import GateMonitor
-from carpd.linux.links import Link, LinkAppeared, LinkChanged, LinkMonitor
+from carpd.linux.links import AddressesChanged, Link, LinkAppeared, LinkChanged, LinkMonitor
 from carpd.linux.neighbors import forget_unresolved
 from carpd.runtime import status
 from carpd.runtime.election_process import ElectionProcess
@@ -43,6 +43,9 @@ SHUTDOWN_LIMIT_S = 5.0
 
 CLAIM = b"\0carpd"
 """The abstract socket name of the daemon."""
+
+LOOK_DELAY_S = 0.05
+"""Between a change of a device's addresses and a look at them."""
 
 PREPARE_AGAIN_S = 5.0
 """After the kernel refused to prepare an interface."""
@@ -103,10 +106,12 @@ class Supervisor:
         self._control = ControlServer(socket_path, {"status": self._status})
         self._started = time.monotonic()
         self._election: _Run | None = None
+        self._masters: set[str] = set()
         self._restarts = 0
         self._stopping = False
         self._finished = asyncio.Event()
         self._retry: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
         self._shutdown_limit: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
@@ -151,6 +156,7 @@ class Supervisor:
         how = f"killed by {signal.Signals(-exit_status).name}" if exit_status < 0 else f"exit status {exit_status}"
         LOG.error("the election process ended (%s): every virtual host is silent; starting it again", how)
         self._restarts += 1
+        self._masters.clear()
         for line in self._preparation.silence():
             LOG.error("%s", line)
         lived = time.monotonic() - run.started if run else 0.0
@@ -171,6 +177,7 @@ class Supervisor:
 
     def _fact(self, fact: object) -> None:
         if isinstance(fact, StateChanged):
+            (self._masters.add if fact.new is CarpState.MASTER else self._masters.discard)(fact.host)
             host = self._by_name[fact.host]
             where = f"{fact.host} (vhid {host.vhid} on {host.interface})"
             LOG.info("%s: %s -> %s (%s)", where, fact.old.name, fact.new.name, fact.reason.value)
@@ -207,6 +214,25 @@ class Supervisor:
         for change in changes:
             if isinstance(change, (LinkAppeared, LinkChanged)) and change.link.up:
                 self._link_is_up(change.link)
+            elif isinstance(change, AddressesChanged) and self._preparation.is_device(change.index):
+                self._look_at_addresses_soon()
+
+    def _look_at_addresses_soon(self) -> None:
+        """Most changes are the election process's own, and come in bursts: one look a while later is enough."""
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(LOOK_DELAY_S, self._look_at_addresses)
+
+    def _look_at_addresses(self) -> None:
+        """What somebody took from a master is put back: it would advertise and not answer."""
+        self._look = None
+        try:
+            lacking = self._preparation.lacking_addresses(self._masters)
+        except SystemCallError as error:
+            LOG.error("%s", error)
+            return
+        if lacking and not self._stopping:
+            LOG.warning("somebody took addresses away from %s: putting them back", ", ".join(lacking))
+            self._tell_prepared(lacking)
 
     def _link_is_up(self, link: Link) -> None:
         """What the kernel could not find without the link it shall ask for anew, and not a second later."""

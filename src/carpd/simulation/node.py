@@ -13,6 +13,7 @@ from errno import EPERM
 from functools import partial
 from typing import NamedTuple, Protocol
 
+from carpd.carp.announce import answering_mac
 from carpd.carp.engine import CarpEngine
 from carpd.config.model import VirtualHostConfig
 from carpd.effects import (
@@ -45,7 +46,7 @@ from carpd.simulation.kernel import Kernel
 from carpd.simulation.network import Network, Transmission
 from carpd.simulation.world import World
 from carpd.units import SECOND
-from carpd.wire.carp import GROUP4, GROUP6, virtual_mac
+from carpd.wire.carp import GROUP4, GROUP6
 from carpd.wire.frames import advertisement_frame
 
 FRAMES_PER_WAKE_UP = 4
@@ -123,6 +124,7 @@ class Node:
         self._clock_offset = rng.randrange(1_000_000 * SECOND)
         self._lateness_ns = lateness_ns
         self._known_interfaces: dict[str, Interface] = {}
+        self._mac = bytes((2, 0, 0, 0, 0, number))
         self._starts_again = False
         self._backlog: deque[_Arrival] = deque()
         self._alarm = 0
@@ -153,6 +155,11 @@ class Node:
 
     def link_is_up(self, interface: str) -> bool:
         return interface in self.interfaces and self.interfaces[interface].up
+
+    @property
+    def knows_its_interfaces(self) -> bool:
+        """Whether the process was told of what was removed and made: after a hang it reads the sockets first."""
+        return all(self.interfaces.get(name) is known for name, known in self._known_interfaces.items())
 
     # The process
 
@@ -254,9 +261,8 @@ class Node:
                     self.tell(HostPrepared(config.name))
 
     def _describe(self, interface: str) -> InterfaceChanged:
-        mac = bytes((2, 0, 0, 0, 0, self.number))
         own = self._address(Family.IPV4), self._address(Family.IPV6)
-        return InterfaceChanged(interface, self.interfaces[interface].up, mac, own)
+        return InterfaceChanged(interface, self.interfaces[interface].up, self._mac, own)
 
     def _on(self, interface: str) -> list[VirtualHostConfig]:
         return [config for config in self.configs.values() if config.interface == interface]
@@ -332,7 +338,7 @@ class Node:
             return
         frame = advertisement_frame(
             effect.message,
-            source_mac=virtual_mac(effect.message.vhid),
+            source_mac=answering_mac(self.configs[effect.host], self._mac),
             source=self._address(effect.family),
             destination=_GROUPS[effect.family],
         )

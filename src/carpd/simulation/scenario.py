@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_interface
 
-from carpd.config.model import Address, DemotionMode, MasterDownRule, VirtualHostConfig
+from carpd.config.model import Address, DemotionMode, MacMode, MasterDownRule, VirtualHostConfig
 from carpd.effects import DemotionChanged, StateChanged
 from carpd.events import CarpState
 from carpd.simulation.faults import Fault, Target, random_fault
@@ -163,10 +164,7 @@ def random_settings(rng: random.Random) -> Settings:
     fast = rng.random() < 0.3
     advskews = range(4, 12) if fast else range(255)
     number = rng.randint(2, 5)
-    of_each_host = [
-        [replace(config, advskew=advskew) for advskew in rng.sample(advskews, number)]
-        for config in _random_hosts(rng, fast)
-    ]
+    of_each_host = [_of_each_node(config, rng.sample(advskews, number)) for config in _random_hosts(rng, fast)]
     return Settings(
         configs=tuple(zip(*of_each_host, strict=True)),
         quality=Quality(
@@ -178,6 +176,16 @@ def random_settings(rng: random.Random) -> Settings:
         lateness_ns=rng.choice((0, MILLISECOND if fast else 20 * MILLISECOND)),
         drift_ppm=rng.choice((0, 100)),
     )
+
+
+def _of_each_node(config: VirtualHostConfig, advskews: Sequence[int]) -> list[VirtualHostConfig]:
+    """The virtual host of every node, which knows of the others what their common configuration file says."""
+    configs = [replace(config, advskew=advskew) for advskew in advskews]
+    waits = [config.master_down_ns for config in configs]
+    return [
+        replace(config, others_master_down_ns=min(waits[:number] + waits[number + 1 :]))
+        for number, config in enumerate(configs)
+    ]
 
 
 def _random_hosts(rng: random.Random, fast: bool) -> list[VirtualHostConfig]:
@@ -193,6 +201,7 @@ def _random_hosts(rng: random.Random, fast: bool) -> list[VirtualHostConfig]:
     demotion = DemotionMode.COUNTER if fast else rng.choice(list(DemotionMode))
     master_down = rng.choice(list(MasterDownRule))
     preempt = rng.random() < 0.5
+    mac = rng.choice(list(MacMode))
     factor = 240 if demotion.in_advskew else 1
     return [
         VirtualHostConfig(
@@ -204,6 +213,7 @@ def _random_hosts(rng: random.Random, fast: bool) -> list[VirtualHostConfig]:
             advbase=0 if fast else 1,
             preempt=preempt,
             group=group,
+            mac=mac,
             demotion=demotion,
             master_down=master_down,
             ifdown_demotion_factor=factor,
@@ -222,5 +232,5 @@ def _describe(config: VirtualHostConfig) -> str:
     return (
         f"{config.name} on {config.interface}, {addresses}, group {config.group}, advbase {config.advbase}, "
         f"advskew {config.advskew}, {'preempt' if config.preempt else 'no preempt'}, "
-        f"demotion {config.demotion.value}, master down {config.master_down.value}"
+        f"demotion {config.demotion.value}, master down {config.master_down.value}, {config.mac.value} MAC"
     )
