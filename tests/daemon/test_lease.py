@@ -14,6 +14,7 @@ from carpd.lab.nodes import CapturedFrame
 from carpd.lab.topology import Lab
 from carpd.lab.traffic import Probe
 from carpd.lab.waiting import wait_until
+from carpd.units import MILLISECOND
 from carpd.wire import carp
 from carpd.wire.ethernet import format_mac
 from carpd.wire.frames import ReceivedPacket, decode_ip_frame
@@ -30,12 +31,12 @@ Heard = list[tuple[int, ReceivedPacket]]
 
 
 class Scene:
-    """a is master, and b its backup, in both MAC modes. The client listens, and asks a every millisecond.
+    """a is master, and b its backup, in both MAC modes. The client listens, and asks a every millisecond or so.
 
     It asks a whoever is master: its neighbour entries are fixed, so that nothing but a itself keeps a silent.
     """
 
-    def __init__(self, lab: Lab, advbase: int, a_advskew: int, b_advskew: int) -> None:
+    def __init__(self, lab: Lab, advbase: int, a_advskew: int, b_advskew: int, interval_ns: int = MILLISECOND) -> None:
         segment = Segment(lab, "a", "b")
         self.a_host, self.b_host = segment["a"], segment["b"]
         tables = list(_tables(advbase, a_advskew, b_advskew))
@@ -48,7 +49,7 @@ class Scene:
         targets = [address for addresses in ADDRESSES.values() for address in addresses]
         entry = f"lladdr {format_mac(self.a_host.mac)} dev eth1 nud permanent"
         client.ip(*(f"neigh replace {address} {entry}" for address in targets))
-        self._probe = Probe(client, {address: address for address in targets})
+        self._probe = Probe(client, {address: address for address in targets}, interval_ns=interval_ns)
         self._capture = client.capture("eth1")
         self.a_answers()
 
@@ -149,9 +150,13 @@ def test_a_former_master_goes_on(lab: Lab) -> None:
         assert first_answer > min(advertisements(scene.a_host, vhid, packets))
 
 
+@pytest.mark.xfail(reason="its last word opens the gate while it still has the addresses (mac = real)", strict=False)
 def test_a_former_master_yields(lab: Lab) -> None:
-    """After a hang it reads its socket first, finds a better placed master there, and is a backup without an answer."""
-    scene = Scene(lab, advbase=0, a_advskew=14, b_advskew=12)
+    """After a hang it reads its socket first, finds a better placed master there, and is a backup without an answer.
+
+    It is asked so often that a gate which is open for a moment would be noticed.
+    """
+    scene = Scene(lab, advbase=0, a_advskew=14, b_advskew=12, interval_ns=MILLISECOND // 10)
     hang(scene.a)
     scene.b.becomes("MASTER")
     scene.a_falls_silent()

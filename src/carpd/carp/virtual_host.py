@@ -293,7 +293,7 @@ class VirtualHost:
             return self._left(now)
         if ad <= own:  # a tie too: whoever hears the other first yields
             reason = Reason.LESS_DEMOTED if ad.demotion < own.demotion else Reason.BETTER_MASTER
-            return [*self._last_word(own, ad), *self._step_down(bow_out=False), *self._become_backup(now, reason)]
+            return [*self._step_down(bow_out=False), *self._last_word(own, ad), *self._become_backup(now, reason)]
         if self._answered_worse_master:
             return []
         # A second master, worse than we are: after a partition, say. Our answer makes it step down now and moves the
@@ -302,14 +302,15 @@ class VirtualHost:
         self._announce_countdown = REPEAT_AFTER
         return [*self._advertise(now), *self._announce()]
 
-    def _last_word(self, own: Preference, ad: Preference) -> list[SendAdvertisement]:
+    def _last_word(self, own: Preference, ad: Preference) -> list[Effect]:
         """After a partition the better master may not know of us, and others may know our real MAC: it shall hear of
-        us once, and announce itself. A virtual MAC needs no such thing, and would take the switch's entry along.
+        us once, and announce itself. The advertisement opens the gate, but nothing is behind it any more, and it is
+        closed again. A virtual MAC needs no such thing, and would take the switch's entry along.
 
         Ref: spec carp §7.1, ucarp does it.
         """
         if self.config.mac is MacMode.REAL and ad < own:
-            return self._messages(self.config.advbase, self.advskew)
+            return [*self._messages(self.config.advbase, self.advskew), SurrenderLease(self.config.name)]
         return []
 
     def _receive_as_backup(
