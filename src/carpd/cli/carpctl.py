@@ -13,6 +13,7 @@ from carpd import __version__
 
 COMMANDS = {
     "status": ("carpd.cli.status", "tell the state of every virtual host, or all about one"),
+    "replay": ("carpd.cli.replay", "walk through a recording of carpd --record"),
     "demo": ("carpd.cli.demo", "let two firewalls fail over before your eyes"),
     "decode": ("carpd.cli.decode", "print the advertisements in a capture file"),
 }

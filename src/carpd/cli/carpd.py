@@ -22,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--node", help="which [node.NAME] we are (default: the host name)")
     parser.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, help="for carpctl (default: %(default)s)")
     parser.add_argument("--state-dir", type=Path, default=DEFAULT_STATE_DIR, metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="write down every event, passwords included, for carpctl replay"
+    )
     parser.add_argument("--version", action="version", version=f"carpd {__version__}")
     args = parser.parse_args(argv)
     if args.check is not None:
@@ -32,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return check(args.check, args.node, None if args.node else own_addresses_by_interface(), sys.stdout)
     from carpd.runtime.supervisor import run
 
-    return run(args.config, args.node, args.socket, args.state_dir)
+    return run(args.config, args.node, args.socket, args.state_dir, args.record)
 
 
 if __name__ == "__main__":

@@ -46,8 +46,9 @@ from carpd.linux.links import (
 from carpd.linux.timer import Timer
 from carpd.runtime.channel import Channel, ChannelClosedError
 from carpd.runtime.interface_port import InterfacePort
-from carpd.runtime.messages import LogLine, StatusReport, StatusWanted
+from carpd.runtime.messages import RECORD, LogLine, Recorded, StatusReport, StatusWanted
 from carpd.runtime.performer import Performer
+from carpd.trace.recording import recorded
 
 REALTIME_PRIORITY = 50
 FRAMES_PER_WAKE_UP = 64
@@ -62,7 +63,7 @@ class _Arrival(NamedTuple):
 class Election:
     """The loop that feeds events to the engine and performs its effects."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, *, recording: bool = False) -> None:
         self._channel = channel
         self._engine = CarpEngine()
         self._ports: dict[str, InterfacePort] = {}
@@ -71,6 +72,7 @@ class Election:
         self._timer = Timer()
         self._poll = select.epoll()
         self._orphaned = False
+        self._recording = recording
         for source in (self._links, self._timer):
             self._poll.register(source.fileno(), select.EPOLLIN)
         self._channel_events = select.EPOLLIN
@@ -120,7 +122,10 @@ class Election:
         """Hand one event to the engine, perform what follows, and hand in what comes of that."""
         events = deque([event])
         while events:
-            for effect in self._engine.handle(now, events.popleft()):
+            event = events.popleft()
+            if self._recording:
+                self._tell(Recorded(recorded(now, event)))
+            for effect in self._engine.handle(now, event):
                 outcome = self._perform(effect)
                 if outcome is not None:
                     events.append(outcome)
@@ -249,11 +254,11 @@ def prepare_process(channel: Channel) -> None:
 
 
 def main() -> None:
-    """Run on the socket that is file descriptor argv[1]. The supervisor alone starts this."""
+    """Run on the socket that is file descriptor argv[1], and record if argv[2] says so. The supervisor starts this."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # sent to the whole group: the supervisor decides
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
-    election = Election(channel)
+    election = Election(channel, recording=RECORD in sys.argv[2:])
     prepare_process(channel)
     election.run()
 

@@ -9,11 +9,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 from carpd.errors import DecodeError
 from carpd.runtime.channel import Channel, ChannelClosedError
 from carpd.runtime.logs import LOG
-from carpd.runtime.messages import LogLine, StatusReport, StatusWanted
+from carpd.runtime.messages import RECORD, LogLine, Recorded, StatusReport, StatusWanted
+
+MODULE = "carpd.runtime.election"
 
 CHUNK = 16
 """Virtual hosts asked about at a time: about a millisecond of the election process's time."""
@@ -22,8 +25,11 @@ CHUNK = 16
 class ElectionProcess:
     """One run of the election process. `on_fact` is given what it reports, `on_end` its exit status, once."""
 
-    def __init__(self, on_fact: Callable[[object], None], on_end: Callable[[int], None]) -> None:
-        """Start it. Raise OSError."""
+    def __init__(
+        self, on_fact: Callable[[object], None], on_end: Callable[[int], None], recording: TextIO | None
+    ) -> None:
+        """Start it; what it is told is written to `recording`. Raise OSError."""
+        self._recording = recording
         self._on_fact = on_fact
         self._on_end = on_end
         self._tokens = itertools.count()
@@ -32,7 +38,7 @@ class ElectionProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "carpd.runtime.election", str(theirs.fileno())],
+                [sys.executable, "-m", MODULE, str(theirs.fileno()), *([RECORD] if recording else [])],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
@@ -87,6 +93,8 @@ class ElectionProcess:
     def _heard(self, message: object) -> None:
         if isinstance(message, LogLine):
             LOG.log(message.level, "%s", message.text)
+        elif isinstance(message, Recorded):
+            print(message.line, file=self._recording)
         elif isinstance(message, StatusReport):
             waiting = self._waiting.get(message.token)
             if waiting is not None and not waiting.done():

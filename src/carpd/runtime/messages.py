@@ -36,6 +36,16 @@ class LogLine:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event that the engine was given, as a line of a recording: the supervisor writes it down."""
+
+    line: str
+
+
+RECORD = "--record"
+"""The argument that makes the election process tell of every event."""
+
 CODEC = Codec(
     [
         Configure,
@@ -48,5 +58,6 @@ CODEC = Codec(
         DemotionChanged,
         StatusReport,
         LogLine,
+        Recorded,
     ]
 )

@@ -15,7 +15,7 @@ from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from carpd import __version__
 from carpd.config.model import Config
@@ -34,6 +34,7 @@ from carpd.runtime import status
 from carpd.runtime.election_process import ElectionProcess
 from carpd.runtime.logs import LOG, start_logging
 from carpd.runtime.preparation import Preparation, own_addresses_by_interface
+from carpd.trace.recording import START
 
 RESTART_DELAY_S = 1.0
 """Between two starts of an election process that does not live that long."""
@@ -51,7 +52,7 @@ PREPARE_AGAIN_S = 5.0
 """After the kernel refused to prepare an interface."""
 
 
-def run(config_file: Path, node: str | None, socket_path: Path, state_dir: Path) -> int:
+def run(config_file: Path, node: str | None, socket_path: Path, state_dir: Path, record: Path | None) -> int:
     """Run until SIGTERM or SIGINT; return the exit status: 0, 1 for a failure, 3 for a wrong configuration."""
     start_logging()
     loaded = load(config_file, node, own_addresses_by_interface())
@@ -67,7 +68,8 @@ def run(config_file: Path, node: str | None, socket_path: Path, state_dir: Path)
         with ExitStack() as held:
             _claim(held)
             state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-            return asyncio.run(Supervisor(loaded.config, socket_path, state_dir).run())
+            recording = held.enter_context(_recording(record)) if record else None
+            return asyncio.run(Supervisor(loaded.config, socket_path, state_dir, recording).run())
     except (CarpdError, OSError) as error:
         LOG.error("%s", error)
         return 1
@@ -86,6 +88,11 @@ def _claim(held: ExitStack) -> None:
     claim.listen()
 
 
+def _recording(path: Path) -> TextIO:
+    """A file that only we can read, as it will contain the passwords, and that was not there. Raise OSError."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w")
+
+
 @dataclass(slots=True)
 class _Run:
     """One election process, and when it was started."""
@@ -97,7 +104,8 @@ class _Run:
 class Supervisor:
     """One node's daemon, less the elections."""
 
-    def __init__(self, config: Config, socket_path: Path, state_dir: Path) -> None:
+    def __init__(self, config: Config, socket_path: Path, state_dir: Path, recording: TextIO | None) -> None:
+        self._recording = recording
         self._config = config
         self._by_name = {host.name: host for host in config.virtual_hosts}
         self._preparation = Preparation(config.virtual_hosts, state_dir)
@@ -142,7 +150,9 @@ class Supervisor:
     # The election process
 
     def _start_election(self) -> None:
-        process = ElectionProcess(self._fact, self._election_ended)
+        if self._recording:
+            print(START, file=self._recording)
+        process = ElectionProcess(self._fact, self._election_ended, self._recording)
         self._election = _Run(process)
         process.send(Configure(self._config.virtual_hosts, secrets.randbits(64)))
 

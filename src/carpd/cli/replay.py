@@ -1,0 +1,88 @@
+"""`carpctl replay`: walk through a recording of `carpd --record`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from carpd.effects import (
+    Announce,
+    Effect,
+    ReleaseAddresses,
+    SendAdvertisement,
+    SendFarewell,
+    StateChanged,
+    SurrenderLease,
+    TakeAddresses,
+)
+from carpd.errors import DecodeError
+from carpd.events import Configure, Event, FrameReceived, InterfaceChanged, TimersDue
+from carpd.trace.recording import Step, replay
+from carpd.units import SECOND
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="a recording; it contains the passwords")
+    parser.add_argument("--all", action="store_true", help="every event, not only those that something follows from")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0, or 1 if the file could not be read to its end."""
+    try:
+        with args.file.open(encoding="utf-8", errors="replace") as lines:
+            for line in _lines(replay(lines), everything=args.all):
+                print(line)
+    except BrokenPipeError:
+        raise
+    except (OSError, DecodeError) as error:
+        sys.stdout.flush()
+        reason = error.strerror if isinstance(error, OSError) else error
+        print(f"carpctl replay: {args.file}: {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _lines(steps: Iterator[Step], *, everything: bool) -> Iterator[str]:
+    """Each event with the seconds since the first one, and below it what followed."""
+    start = None
+    for now, event, effects in steps:
+        start = now if start is None else start
+        if effects or everything:
+            yield f"{(now - start) / SECOND:12.6f} {_event(event)}"
+        for effect in effects:
+            yield f"{'':12} -> {_effect(effect)}"
+
+
+def _event(event: Event) -> str:
+    if isinstance(event, FrameReceived):
+        return f"frame of {len(event.frame)} bytes on {event.interface}"
+    if isinstance(event, Configure):
+        return f"configured: {', '.join(host.name for host in event.virtual_hosts)}"
+    if isinstance(event, InterfaceChanged):
+        return f"link of {event.interface} is {'up' if event.up else 'down'}"
+    if isinstance(event, TimersDue):
+        return "timers"
+    return str(event)
+
+
+def _effect(effect: Effect) -> str:
+    if isinstance(effect, SendAdvertisement):
+        m = effect.message
+        return (
+            f"{effect.host}: send an IPv{effect.family} advertisement: advbase {m.advbase} advskew {m.advskew} "
+            f"demotion {m.demotion}"
+        )
+    if isinstance(effect, SendFarewell):
+        return f"{effect.host}: send an IPv{effect.family} bow-out on {effect.interface}"
+    if isinstance(effect, (TakeAddresses, ReleaseAddresses)):
+        what = "take" if isinstance(effect, TakeAddresses) else "release"
+        return f"{effect.host}: {what} {' '.join(str(address) for address in effect.addresses)}"
+    if isinstance(effect, SurrenderLease):
+        return f"{effect.host}: close the gate"
+    if isinstance(effect, Announce):
+        return f"{effect.host}: announce {len(effect.arps)} IPv4 and {len(effect.neighbors)} IPv6 addresses"
+    if isinstance(effect, StateChanged):
+        return f"{effect.host}: {effect.old.name} -> {effect.new.name} ({effect.reason.value})"
+    return f"group {effect.group}: demotion {effect.old} -> {effect.new} ({effect.reason})"
