@@ -40,6 +40,7 @@ bench: setup
 
 soak: setup
 	@$(PYTHON) -m benchmarks.soak
+	@$(PYTHON) -m benchmarks.simulate --seeds 3000 --jobs 2
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
