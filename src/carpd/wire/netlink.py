@@ -14,8 +14,9 @@ from carpd.errors import DecodeError
 ROUTE, NETFILTER = 0, 12
 """The protocols that we speak: NETLINK_ROUTE and NETLINK_NETFILTER."""
 
-ERROR, DONE = 2, 3
-"""Kinds of control messages: NLMSG_ERROR, also used to acknowledge, and NLMSG_DONE, the end of a dump."""
+NOOP, ERROR, DONE = 1, 2, 3
+"""Kinds of control messages: NLMSG_NOOP, which can ask for an acknowledgement and nothing else; NLMSG_ERROR, also used
+to acknowledge; and NLMSG_DONE, the end of a dump."""
 
 REQUEST, MULTI, ACK, DUMP_INTERRUPTED = 0x01, 0x02, 0x04, 0x10
 DUMP = 0x300
@@ -23,7 +24,8 @@ CREATE, EXCLUSIVE = 0x400, 0x200
 CAPPED, ACK_ATTRIBUTES = 0x100, 0x200
 """Flags NLM_F_...; which ones mean something depends on the kind of message."""
 
-_HEADER = struct.Struct("=IHHII")  # length with this header, kind, flags, sequence, port
+HEADER = struct.Struct("=IHHII")
+"""Length with this header, kind, flags, sequence, port."""
 _ATTRIBUTE = struct.Struct("=HH")  # length with this header, kind
 _INT = struct.Struct("=i")
 _NESTED = 0x8000
@@ -41,8 +43,8 @@ class Message(NamedTuple):
     port: int = 0
 
     def to_bytes(self) -> bytes:
-        length = _HEADER.size + len(self.body)
-        return _HEADER.pack(length, self.kind, self.flags, self.sequence, self.port) + self.body + bytes(-length % 4)
+        length = HEADER.size + len(self.body)
+        return HEADER.pack(length, self.kind, self.flags, self.sequence, self.port) + self.body + bytes(-length % 4)
 
 
 def messages(data: bytes) -> list[Message]:
@@ -50,12 +52,12 @@ def messages(data: bytes) -> list[Message]:
     found = []
     offset = 0
     while offset < len(data):
-        if len(data) - offset < _HEADER.size:
-            raise DecodeError(f"netlink: need {_HEADER.size} bytes of header, got {len(data) - offset}")
-        length, kind, flags, sequence, port = _HEADER.unpack_from(data, offset)
-        if not _HEADER.size <= length <= len(data) - offset:
+        if len(data) - offset < HEADER.size:
+            raise DecodeError(f"netlink: need {HEADER.size} bytes of header, got {len(data) - offset}")
+        length, kind, flags, sequence, port = HEADER.unpack_from(data, offset)
+        if not HEADER.size <= length <= len(data) - offset:
             raise DecodeError(f"netlink: bad message length {length}")
-        found.append(Message(kind, flags, data[offset + _HEADER.size : offset + length], sequence, port))
+        found.append(Message(kind, flags, data[offset + HEADER.size : offset + length], sequence, port))
         offset += _aligned(length)
     return found
 
@@ -81,14 +83,19 @@ def text_value(value: bytes) -> str:
     return value.rstrip(b"\0").decode(errors="surrogateescape")
 
 
+def each_span(data: bytes, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(kind, start, end) of each attribute's value between offset and end. Raise DecodeError if one does not fit."""
+    while end - offset >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if not _ATTRIBUTE.size <= length <= end - offset:
+            raise DecodeError(f"netlink: bad attribute length {length}")
+        yield kind & _KIND_MASK, offset + _ATTRIBUTE.size, offset + length
+        offset += _aligned(length)
+
+
 def each_attribute(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
     """(kind, value) of each attribute from offset on. Raise DecodeError if one does not fit."""
-    while len(data) - offset >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(data, offset)
-        if not _ATTRIBUTE.size <= length <= len(data) - offset:
-            raise DecodeError(f"netlink: bad attribute length {length}")
-        yield kind & _KIND_MASK, data[offset + _ATTRIBUTE.size : offset + length]
-        offset += _aligned(length)
+    return ((kind, data[start:end]) for kind, start, end in each_span(data, offset, len(data)))
 
 
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
@@ -118,10 +125,10 @@ class Acknowledgement(NamedTuple):
         """The kernel's own text: it stands behind the request, of which a capped answer repeats the header only."""
         offset = _INT.size
         if message.kind == ERROR:
-            request = message.body[offset : offset + _HEADER.size]
-            if len(request) < _HEADER.size:
+            request = message.body[offset : offset + HEADER.size]
+            if len(request) < HEADER.size:
                 raise DecodeError("netlink: an acknowledgement without the request's header")
-            offset += _HEADER.size if message.flags & CAPPED else _aligned(_HEADER.unpack(request)[0])
+            offset += HEADER.size if message.flags & CAPPED else _aligned(HEADER.unpack(request)[0])
         return text_value(attributes(message.body, offset).get(_ACK_MESSAGE, b""))
 
 
