@@ -44,10 +44,10 @@ class SendAdvertisement:
 
 
 @dataclass(frozen=True, slots=True)
-class SendFarewell:
-    """Action: send the bow-out of a master whose own link is lost, to the group on another interface. Best effort.
+class SendWithOwnMac:
+    """Action: send this to the group on an interface, from that interface's own MAC; best effort.
 
-    Peers that are carpd take over at once instead of after a master-down time; others count an unknown vhid.
+    The switch's entry for the virtual MAC stays where it is.
     """
 
     host: str
@@ -111,6 +111,6 @@ class DemotionChanged:
     reason: str
 
 
-Action = SendAdvertisement | SendFarewell | TakeAddresses | SurrenderLease | ReleaseAddresses | Announce
+Action = SendAdvertisement | SendWithOwnMac | TakeAddresses | SurrenderLease | ReleaseAddresses | Announce
 Fact = StateChanged | DemotionChanged
 Effect = Action | Fact

@@ -15,7 +15,7 @@ from carpd.effects import (
     Effect,
     ReleaseAddresses,
     SendAdvertisement,
-    SendFarewell,
+    SendWithOwnMac,
     StateChanged,
     SurrenderLease,
     TakeAddresses,
@@ -177,13 +177,13 @@ class EffectContract:
                 assert len(effect.message.digest) == 20, effect
                 self.gate_open[host] = True
                 self.sent.append(effect)
-            case SendFarewell():
-                assert not held, f"who has an address does not say farewell: {effect}"
-                assert effect.message.is_bow_out, effect
+            case SendWithOwnMac():
+                assert not held, f"who has an address advertises from the MAC that answers: {effect}"
+                self.gate_open[host] = not effect.message.is_bow_out
             case Announce():
                 assert self.gate_open.get(host), f"announced behind a closed gate: {effect}"
             case SurrenderLease():
-                assert held, f"nothing to surrender: {effect}"
+                assert held or self.gate_open[host], f"nothing to surrender: {effect}"
                 self.gate_open[host] = False
             case ReleaseAddresses():
                 assert set(effect.addresses) <= held, f"released what was not held: {effect}"

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from carpd.effects import Reason, SendFarewell
+from carpd.effects import Reason, SendWithOwnMac
 from carpd.events import CarpState, Family, FrameReceived, InterfaceGone
 from carpd.wire.carp import Advertisement
 from tests.carp.harness import Node, frame, host_config, interface, signed
@@ -19,7 +19,7 @@ BOW_OUT = signed(LAN, advbase=255, advskew=255)
 
 def farewells(node: Node, event: object) -> list[tuple[str, str, Family]]:
     effects = node.tell(event)  # type: ignore[arg-type]
-    said = [effect for effect in effects if isinstance(effect, SendFarewell)]
+    said = [effect for effect in effects if isinstance(effect, SendWithOwnMac)]
     assert all(effect.message.is_bow_out for effect in said)
     return [(effect.host, effect.interface, effect.family) for effect in said]
 
@@ -83,6 +83,6 @@ def test_our_own_comes_back() -> None:
     node = Node.master(LAN, WAN)
     effects = node.tell(interface("eth0", up=False))
     for effect in effects:
-        if isinstance(effect, SendFarewell):
+        if isinstance(effect, SendWithOwnMac):
             assert node.tell(FrameReceived("eth1", frame(effect.message, effect.family))) == []
     assert node.engine.hosts["lan"].state is CarpState.INIT

@@ -21,7 +21,7 @@ from carpd.effects import (
     Effect,
     ReleaseAddresses,
     SendAdvertisement,
-    SendFarewell,
+    SendWithOwnMac,
     StateChanged,
     SurrenderLease,
     TakeAddresses,
@@ -262,7 +262,7 @@ PRODUCT: dict[str, tuple[Callable[[Node], Event], str, str, str, str, str, str]]
         "INIT",
         "INIT",
         "BACKUP",
-        "BACKUP surrender release changed",
+        "BACKUP surrender release own-mac surrender changed",
         "BACKUP surrender release changed",
         "INIT surrender release changed",
     ),
@@ -462,7 +462,7 @@ WORDS = {
     ReleaseAddresses: "release",
     SurrenderLease: "surrender",
     Announce: "announce",
-    SendFarewell: "farewell",
+    SendWithOwnMac: "own-mac",
     StateChanged: "changed",
     DemotionChanged: "demotion",
 }
@@ -478,7 +478,7 @@ def transcript(node: Node, effects: list[Effect]) -> str:
     """The state ("-": there is no such virtual host) and the effects; one send for each family is one word."""
     words = [node.engine.hosts["lan"].state.value if "lan" in node.engine.hosts else "-"]
     for kind, group in groupby(map(word, effects)):
-        words += [kind] if kind in ("send", "bow-out") else [kind for _ in group]
+        words += [kind] if kind in ("send", "bow-out", "own-mac") else [kind for _ in group]
     return " ".join(words)
 
 

@@ -13,11 +13,11 @@ from carpd.units import SECOND, SKEW
 @pytest.mark.parametrize(
     ("advbase", "advskew", "others_ns", "lease_ns"),
     [
-        (1, 0, None, 3 * SECOND),
-        (1, 100, None, 3 * SECOND),  # a peer may have advskew 0
-        (1, 0, 3 * SECOND + 100 * SKEW, 3 * SECOND),
+        (1, 0, None, 3 * SECOND - SKEW),
+        (1, 100, None, 3 * SECOND - SKEW),  # a peer may have advskew 0
+        (1, 0, 3 * SECOND + 100 * SKEW, 3 * SECOND - SKEW),
         (2, 0, 3 * SECOND, 3 * SECOND),  # a peer with advbase 1
-        (3, 0, 3 * SECOND, 9 * SECOND),  # one that takes over in any case
+        (3, 0, 3 * SECOND, 9 * SECOND - SKEW),  # one that takes over in any case
         (0, 4, None, 12 * SKEW),
         (0, 4, 15 * SKEW, 12 * SKEW),
         (0, 4, 9 * SKEW, 9 * SKEW),

@@ -21,13 +21,13 @@ from carpd.carp.announce import REPEAT_AFTER, announcement
 from carpd.carp.counter import CounterSequence
 from carpd.carp.demotion import Demotion
 from carpd.carp.preference import Preference, demoted_advskew, demotion_counter, own_preference
-from carpd.config.model import Address, MacMode, VirtualHostConfig
+from carpd.config.model import Address, VirtualHostConfig
 from carpd.effects import (
     Effect,
     Reason,
     ReleaseAddresses,
     SendAdvertisement,
-    SendFarewell,
+    SendWithOwnMac,
     StateChanged,
     SurrenderLease,
     TakeAddresses,
@@ -158,11 +158,11 @@ class VirtualHost:
         return self.run(now)
 
     def farewell(self, interface: str) -> list[Effect]:
-        """The bow-out that can't be sent on our own link any more, for another one."""
-        return [
-            SendFarewell(self.config.name, interface, sent.family, sent.message)
-            for sent in self._messages(BOW_OUT, BOW_OUT)
-        ]
+        """The bow-out that can't be sent on our own link any more, for another one.
+
+        Peers that are carpd take over at once instead of after a master-down time; others count an unknown vhid.
+        """
+        return self._with_own_mac(interface, BOW_OUT, BOW_OUT)
 
     def run(self, now: int, reason: Reason = Reason.READY) -> list[Effect]:
         """The run conditions may hold from now on: INIT becomes BACKUP, with full timers."""
@@ -303,15 +303,22 @@ class VirtualHost:
         return [*self._advertise(now), *self._announce()]
 
     def _last_word(self, own: Preference, ad: Preference) -> list[Effect]:
-        """After a partition the better master may not know of us, and others may know our real MAC: it shall hear of
-        us once, and announce itself. The advertisement opens the gate, but nothing is behind it any more, and it is
-        closed again. A virtual MAC needs no such thing, and would take the switch's entry along.
+        """After a partition the better master may not know that there were two: it shall hear of us once, and announce
+        itself, for others may have our MAC, or a switch our port.
 
+        The advertisement opens the gate, but nothing is behind it any more, and it is closed again.
         Ref: spec carp §7.1, ucarp does it.
         """
-        if self.config.mac is MacMode.REAL and ad < own:
-            return [*self._messages(self.config.advbase, self.advskew), SurrenderLease(self.config.name)]
-        return []
+        if ad == own:  # it would yield as well
+            return []
+        word = self._with_own_mac(self.config.interface, self.config.advbase, self.advskew)
+        return [*word, SurrenderLease(self.config.name)]
+
+    def _with_own_mac(self, interface: str, advbase: int, advskew: int) -> list[Effect]:
+        return [
+            SendWithOwnMac(self.config.name, interface, sent.family, sent.message)
+            for sent in self._messages(advbase, advskew)
+        ]
 
     def _receive_as_backup(
         self, now: int, family: Family, own: Preference, ad: Preference, bow_out: bool

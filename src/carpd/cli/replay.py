@@ -12,7 +12,7 @@ from carpd.effects import (
     Effect,
     ReleaseAddresses,
     SendAdvertisement,
-    SendFarewell,
+    SendWithOwnMac,
     StateChanged,
     SurrenderLease,
     TakeAddresses,
@@ -74,8 +74,12 @@ def _effect(effect: Effect) -> str:
             f"{effect.host}: send an IPv{effect.family} advertisement: advbase {m.advbase} advskew {m.advskew} "
             f"demotion {m.demotion}"
         )
-    if isinstance(effect, SendFarewell):
-        return f"{effect.host}: send an IPv{effect.family} bow-out on {effect.interface}"
+    if isinstance(effect, SendWithOwnMac):
+        m = effect.message
+        return (
+            f"{effect.host}: send an IPv{effect.family} advertisement on {effect.interface} with its own MAC: "
+            f"advbase {m.advbase} advskew {m.advskew} demotion {m.demotion}"
+        )
     if isinstance(effect, (TakeAddresses, ReleaseAddresses)):
         what = "take" if isinstance(effect, TakeAddresses) else "release"
         return f"{effect.host}: {what} {' '.join(str(address) for address in effect.addresses)}"

@@ -14,6 +14,9 @@ from carpd.units import SECOND, SKEW, interval_ns
 DEVICE_PREFIX = "carp-"
 """A virtual host called NAME has the network device carp-NAME (mac = "virtual")."""
 
+LEASE_MARGIN_NS = SKEW
+"""The last family's advertisement renews the lease, the first one's starts a peer's timer; and clocks drift."""
+
 NAME_LIMIT = 15 - len(DEVICE_PREFIX)
 """Linux interface names have at most 15 characters (IFNAMSIZ less the terminating zero)."""
 
@@ -122,7 +125,7 @@ class VirtualHostConfig:
         wait for our next advertisement is left out: it takes over in any case, and we would be silent in between.
         Ref: design §6.1; architecture.md, "Lease".
         """
-        lease = 3 * self.advbase * SECOND if self.advbase else 3 * max(self.advskew, 1) * SKEW
+        lease = 3 * self.advbase * SECOND - LEASE_MARGIN_NS if self.advbase else 3 * max(self.advskew, 1) * SKEW
         known = self.others_master_down_ns
         if known is not None and known > interval_ns(self.advbase, self.advskew):
             return min(lease, known)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import select
 import signal
 import socket
@@ -24,12 +25,15 @@ from carpd.carp.status import host_status, interface_status
 from carpd.effects import DemotionChanged, Effect, StateChanged
 from carpd.errors import SystemCallError
 from carpd.events import (
+    AdvertisementSent,
     Configure,
     Event,
+    Family,
     FrameReceived,
     HostPrepared,
     InterfaceGone,
     Shutdown,
+    TakeFailed,
     TimersDue,
 )
 from carpd.linux import privileges
@@ -73,6 +77,7 @@ class Election:
         self._poll = select.epoll()
         self._orphaned = False
         self._recording = recording
+        self._not_sent: set[tuple[str, Family]] = set()
         for source in (self._links, self._timer):
             self._poll.register(source.fileno(), select.EPOLLIN)
         self._channel_events = select.EPOLLIN
@@ -134,7 +139,23 @@ class Election:
         if isinstance(effect, (StateChanged, DemotionChanged)):
             self._tell(effect)
             return None
-        return self._performer.perform(effect)
+        outcome = self._performer.perform(effect)
+        self._report_failure(outcome)
+        return outcome
+
+    def _report_failure(self, outcome: Event | None) -> None:
+        """A refused address each time, a failing interface when it begins to fail and when it is over."""
+        if isinstance(outcome, TakeFailed):
+            self._log(logging.ERROR, f"{outcome.host}: the addresses can't be put on: {os.strerror(outcome.errno)}")
+        elif isinstance(outcome, AdvertisementSent):
+            what = (outcome.host, outcome.family)
+            if outcome.errno and what not in self._not_sent:
+                reason = os.strerror(outcome.errno)
+                self._log(logging.ERROR, f"{outcome.host}: IPv{outcome.family} advertisements can't be sent: {reason}")
+                self._not_sent.add(what)
+            elif not outcome.errno and what in self._not_sent:
+                self._log(logging.INFO, f"{outcome.host}: IPv{outcome.family} advertisements are sent again")
+                self._not_sent.remove(what)
 
     # Links
 

@@ -12,7 +12,7 @@ from functools import singledispatchmethod
 
 from carpd.carp.announce import answering_mac
 from carpd.config.model import VirtualHostConfig
-from carpd.effects import Announce, ReleaseAddresses, SendAdvertisement, SendFarewell, SurrenderLease, TakeAddresses
+from carpd.effects import Announce, ReleaseAddresses, SendAdvertisement, SendWithOwnMac, SurrenderLease, TakeAddresses
 from carpd.events import AdvertisementSent, Event, Family, TakeFailed
 from carpd.linux.addresses import AddressTable
 from carpd.linux.lease import LeaseKeeper
@@ -75,7 +75,7 @@ class Performer:
         return error
 
     @perform.register
-    def _farewell(self, action: SendFarewell) -> None:
+    def _send_with_own_mac(self, action: SendWithOwnMac) -> None:
         port = self._port(action.interface)
         source = port.source(action.family) or NO_SOURCE[action.family] if port else None
         if port and source:

@@ -48,6 +48,12 @@ CLAIM = b"\0carpd"
 LOOK_DELAY_S = 0.05
 """Between a change of a device's addresses and a look at them."""
 
+WATCH_S = 1.0
+"""Between two questions to the election process."""
+
+SILENCE_LIMIT = 2
+"""Unanswered questions, 2 s each, after which it is taken to hang. One may be our own hanging."""
+
 PREPARE_AGAIN_S = 5.0
 """After the kernel refused to prepare an interface."""
 
@@ -139,7 +145,9 @@ class Supervisor:
             self._prepare()
             loop.add_reader(self._links.fileno(), self._links_changed)
             loop.add_reader(self._gates.fileno(), self._gates_changed)
+            watch = asyncio.create_task(self._watch_election())
             await self._finished.wait()
+            watch.cancel()
         finally:
             await self._control.stop()
             for line in self._preparation.undo():
@@ -184,6 +192,23 @@ class Supervisor:
             asyncio.get_running_loop().call_later(RESTART_DELAY_S, self._restart_election)
             return
         self._tell_prepared(self._preparation.prepared)
+
+    async def _watch_election(self) -> None:
+        """A process that hangs is silent, by its lease, and its peers take over. It is ended, and started again."""
+        silences = 0
+        while True:
+            await asyncio.sleep(WATCH_S)
+            run = self._election
+            try:
+                if run is not None:
+                    await run.process.status([], [])
+                silences = 0
+            except TimeoutError:
+                silences += 1
+            if silences == SILENCE_LIMIT and run is self._election and run is not None:
+                LOG.error("the election process %d does not answer: ending it", run.process.pid)
+                run.process.kill()
+                silences = 0
 
     def _fact(self, fact: object) -> None:
         if isinstance(fact, StateChanged):

@@ -22,7 +22,7 @@ from carpd.effects import (
     Effect,
     ReleaseAddresses,
     SendAdvertisement,
-    SendFarewell,
+    SendWithOwnMac,
     StateChanged,
     SurrenderLease,
     TakeAddresses,
@@ -301,8 +301,10 @@ class Node:
         match effect:
             case SendAdvertisement():
                 return AdvertisementSent(effect.host, effect.family, self._send(effect))
-            case SendFarewell():
-                self._transmit(effect, effect.interface)
+            case SendWithOwnMac():
+                if not effect.message.is_bow_out and not self.send_errno:
+                    self.kernel.advertised(effect.host, self.clock, self.configs[effect.host].lease_ns)
+                self._transmit(effect, effect.interface, self._mac)
             case TakeAddresses():
                 if self.take_fails:
                     self.failed_since_start = True
@@ -330,15 +332,15 @@ class Node:
         self.sent[effect.host, effect.family] = self._world.now
         if effect.message.is_bow_out:
             self._observer.bowed_out(self, effect.host)
-        self._transmit(effect, config.interface)
+        self._transmit(effect, config.interface, answering_mac(config, self._mac))
         return 0
 
-    def _transmit(self, effect: SendAdvertisement | SendFarewell, interface: str) -> None:
+    def _transmit(self, effect: SendAdvertisement | SendWithOwnMac, interface: str, mac: bytes) -> None:
         if self.send_errno or not self.link_is_up(interface):
             return
         frame = advertisement_frame(
             effect.message,
-            source_mac=answering_mac(self.configs[effect.host], self._mac),
+            source_mac=mac,
             source=self._address(effect.family),
             destination=_GROUPS[effect.family],
         )

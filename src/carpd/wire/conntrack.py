@@ -9,8 +9,8 @@ import enum
 import struct
 from typing import NamedTuple
 
-ICMP, TCP, UDP, GRE, ICMPV6, SCTP = 1, 6, 17, 47, 58, 132
-"""The IP protocols that are tracked by more than their addresses; with UDPLITE, 136, which looks like UDP."""
+ICMP, TCP, UDP, GRE, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 47, 58, 132, 136
+"""The IP protocols that are tracked by more than their addresses."""
 
 EXPECTED, SEEN_REPLY, ASSURED, CONFIRMED = 0x01, 0x02, 0x04, 0x08
 SOURCE_NAT, DESTINATION_NAT, SEQUENCE_ADJUST, SOURCE_NAT_DONE, DESTINATION_NAT_DONE = 0x10, 0x20, 0x40, 0x80, 0x100

@@ -58,7 +58,7 @@ def messages(data: bytes) -> list[Message]:
         if not HEADER.size <= length <= len(data) - offset:
             raise DecodeError(f"netlink: bad message length {length}")
         found.append(Message(kind, flags, data[offset + HEADER.size : offset + length], sequence, port))
-        offset += _aligned(length)
+        offset += aligned(length)
     return found
 
 
@@ -90,7 +90,7 @@ def each_span(data: bytes, offset: int, end: int) -> Iterator[tuple[int, int, in
         if not _ATTRIBUTE.size <= length <= end - offset:
             raise DecodeError(f"netlink: bad attribute length {length}")
         yield kind & _KIND_MASK, offset + _ATTRIBUTE.size, offset + length
-        offset += _aligned(length)
+        offset += aligned(length)
 
 
 def each_attribute(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -128,9 +128,10 @@ class Acknowledgement(NamedTuple):
             request = message.body[offset : offset + HEADER.size]
             if len(request) < HEADER.size:
                 raise DecodeError("netlink: an acknowledgement without the request's header")
-            offset += HEADER.size if message.flags & CAPPED else _aligned(HEADER.unpack(request)[0])
+            offset += HEADER.size if message.flags & CAPPED else aligned(HEADER.unpack(request)[0])
         return text_value(attributes(message.body, offset).get(_ACK_MESSAGE, b""))
 
 
-def _aligned(length: int) -> int:
+def aligned(length: int) -> int:
+    """How much room a message or attribute of this length takes."""
     return length + 3 & ~3
