@@ -31,3 +31,7 @@ class CarpCounters:
     onomem: int = 0
     oerrors: int = 0
     preempt: int = 0
+
+
+SENT = ("opackets", "opackets6", "onomem", "oerrors", "preempt")
+"""The counters of what a virtual host does itself; the others count what it, or an interface, is sent."""

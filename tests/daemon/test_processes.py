@@ -102,6 +102,16 @@ def test_the_election_process_is_killed(segment: Segment, a: Carpd, probe: Probe
     assert a.stop() == 0
 
 
+def test_the_election_process_hangs(segment: Segment, a: Carpd, probe: Probe) -> None:
+    """Its lease runs out. The supervisor notices, ends it, and starts another."""
+    served(probe)
+    os.kill(int(election_of(a.process.pid).name), signal.SIGSTOP)
+    a.logs("does not answer: ending it")
+    a.logs("the election process ended (killed by SIGKILL)")
+    a.becomes("MASTER")
+    served(probe)
+
+
 def test_the_supervisor_is_killed(segment: Segment, a: Carpd) -> None:
     """The election process bows out, takes the addresses away, and ends; the backup takes over."""
     node = segment["a"].node

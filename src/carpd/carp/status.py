@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from carpd.carp.engine import CarpEngine
 from carpd.effects import Reason
 from carpd.events import CarpState
-from carpd.stats import CarpCounters
+from carpd.stats import SENT, CarpCounters
 from carpd.wire.carp import Advertisement
 
 
@@ -40,7 +40,7 @@ class HostStatus:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceStatus:
-    """What came in on an interface, for any virtual host or none."""
+    """What came in on an interface, for any virtual host or none, and what went out."""
 
     interface: str
     up: bool
@@ -66,9 +66,12 @@ def host_status(engine: CarpEngine, name: str) -> HostStatus:
 
 
 def interface_status(engine: CarpEngine, name: str) -> InterfaceStatus:
-    """Raise KeyError if no virtual host is on the interface."""
+    """What came in, for whomever, and what its virtual hosts sent. Raise KeyError if none is on the interface."""
     known = engine.interfaces.get(name)
-    return InterfaceStatus(name, known is not None and known.up, replace(engine.interface_counters[name]))
+    hosts = [host.counters for host in engine.hosts.values() if host.config.interface == name]
+    sent = {field: sum(getattr(counters, field) for counters in hosts) for field in SENT}
+    counters = replace(engine.interface_counters[name], **sent)
+    return InterfaceStatus(name, known is not None and known.up, counters)
 
 
 def _waits_for(engine: CarpEngine, name: str) -> str:

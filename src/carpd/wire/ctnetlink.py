@@ -48,9 +48,7 @@ _EXPECT_NAT_DIR, _EXPECT_NAT_TUPLE = 1, 2
 
 HALF_OPEN = frozenset((TcpState.SYN_SENT, TcpState.SYN_RECV, TcpState.SYN_SENT2))
 """States in which the kernel must not be strict about a window that it has not seen."""
-SYNCHRONISED_FLAGS = (
-    conntrack.WINDOW_SCALE | conntrack.SACK_PERMITTED | conntrack.CLOSE_INIT | conntrack.LIBERAL
-)
+SYNCHRONISED_FLAGS = conntrack.WINDOW_SCALE | conntrack.SACK_PERMITTED | conntrack.CLOSE_INIT | conntrack.LIBERAL
 """The TCP flags that mean something to another kernel; the rest goes with sequence numbers that it does not know."""
 _UNTOLD = conntrack.EXPECTED | conntrack.DYING
 """Bits of a status that the kernel refuses when an entry is inserted."""
