@@ -1,8 +1,7 @@
-"""carpctl decode, run as a function and once as a program."""
+"""carpctl decode of CARP, run as a function and once as a program."""
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -11,16 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from carpd.cli import carpctl
-from carpd.trace.pcap import ETHERNET, RAW_IP, CapturedFrame, write_pcap
-from carpd.units import SECOND
+from carpd.trace.pcap import RAW_IP
 from carpd.wire.carp import GROUP4, GROUP6, Advertisement, virtual_mac
 from carpd.wire.carp_auth import Authenticator
 from carpd.wire.ethernet import ETHERTYPE_IPV4, EthernetFrame, multicast_mac4
 from carpd.wire.frames import advertisement_frame
 from carpd.wire.ipv4 import IPv4Packet
+from tests.cli.captures import CAPTURES, capture, decode
 
-CAPTURES = Path(__file__).parent.parent / "captures"
 KEYS = [
     "time",
     "family",
@@ -37,7 +34,6 @@ KEYS = [
     "digest",
 ]
 
-START = 1_700_000_000 * SECOND
 SOURCE4, SOURCE6 = ip_address("192.0.2.2").packed, ip_address("fe80::200:ff:fe00:a").packed
 ADDRESSES = ("192.0.2.10", "fe80::7", "2001:db8::aa")
 COUNTER = 0x0102030405060708
@@ -67,25 +63,6 @@ VERSION_5 = frame4(b"\x51" + bytes(35))
 FRAGMENT = frame4(message().to_bytes(), more_fragments=True)
 CUT = IPV4[:50]
 NO_CARP = IPV4[:23] + b"\x06" + IPV4[24:]
-
-
-def capture(path: Path, *frames: bytes, linktype: int = ETHERNET) -> str:
-    """A file with these frames, a second apart."""
-    file = io.BytesIO()
-    captured = [CapturedFrame(START + i * SECOND, linktype, data, len(data)) for i, data in enumerate(frames)]
-    write_pcap(file, captured, linktype)
-    path.write_bytes(file.getvalue())
-    return str(path)
-
-
-def decode(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, list[str], str]:
-    """The exit status, the lines on standard output, and standard error."""
-    try:
-        status = carpctl.main(["decode", *args])
-    except SystemExit as usage:
-        status = int(usage.code or 0)
-    out, err = capsys.readouterr()
-    return status, out.splitlines(), err
 
 
 CHECK = ["--password", "xyzzy", "--address", "192.0.2.10", "--address", "fe80::7/64", "--address", "2001:db8::aa/64"]
@@ -276,7 +253,7 @@ def test_real_captures(
 ) -> None:
     options = [option for address in addresses for option in ("--address", address)]
     status, lines, err = decode(capsys, str(CAPTURES / f"{name}.pcap"), "--json", "--password", password, *options)
-    seen = [json.loads(line) for line in lines]
+    seen = [fields for fields in map(json.loads, lines) if "vhid" in fields]
     assert (status, len(seen), err) == (0, count, "")
     assert {(fields["checksum"], fields["digest"]) for fields in seen} <= {("ok", digest)}
 

@@ -15,7 +15,7 @@ COMMANDS = {
     "status": ("carpd.cli.status", "tell the state of every virtual host, or all about one"),
     "replay": ("carpd.cli.replay", "walk through a recording of carpd --record"),
     "demo": ("carpd.cli.demo", "let two firewalls fail over before your eyes"),
-    "decode": ("carpd.cli.decode", "print the advertisements in a capture file"),
+    "decode": ("carpd.cli.decode", "print the CARP advertisements and pfsync packets in a capture file"),
 }
 """Name -> module (a `Command`), and what it does."""
 

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from carpd.errors import DecodeError
-from carpd.wire.pfsync.layout import Layout
 from carpd.wire.pfsync.messages import IDENTITY_SIZE
+
+SIZE_LIMIT = 4 * 255
+"""Bytes of the longest message: a subheader counts its words in one byte."""
 
 _HEADER = struct.Struct("!HH")  # type, length of the value without padding
 _PADDING = 0  # the type that fills the messages of a batch to one size
@@ -42,7 +44,7 @@ class LinuxAttributes(NamedTuple):
     attributes: tuple[tuple[int, bytes], ...]
 
 
-def decode_message(data: bytes) -> LinuxAttributes:
+def decode(data: bytes) -> LinuxAttributes:
     """Read one message, padded. Raise DecodeError if an attribute is longer than what is left."""
     return LinuxAttributes(data[:IDENTITY_SIZE], tuple(_each_attribute(data)))
 
@@ -59,14 +61,23 @@ def _each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
         offset += length + -length % 4
 
 
-def _encode_message(message: LinuxAttributes) -> bytes:
-    return message.identity + b"".join(
-        _HEADER.pack(kind, len(value)) + value + bytes(-len(value) % 4) for kind, value in message.attributes
-    )
+def encoded_size(message: LinuxAttributes) -> int:
+    """Bytes of a message, before it is padded to the size of others."""
+    return IDENTITY_SIZE + sum(_HEADER.size + len(value) + -len(value) % 4 for _, value in message.attributes)
 
 
 def encode(messages: Sequence[LinuxAttributes]) -> bytes:
-    """Write a batch, all messages as long as the longest: zeros are attributes of type 0 without a value."""
-    encoded = [_encode_message(message) for message in messages]
-    size = max(map(len, encoded), default=0)
-    return b"".join(message.ljust(size, b"\0") for message in encoded)
+    """Write a batch, all messages as long as the longest: zeros are attributes of type 0 without a value.
+
+    Raise ValueError if one is longer than a subheader can say.
+    """
+    size = max(map(encoded_size, messages))
+    if size > SIZE_LIMIT:
+        raise ValueError(f"pfsync: attributes of {size} bytes, the limit is {SIZE_LIMIT}")
+    return b"".join(_encode(message).ljust(size, b"\0") for message in messages)
+
+
+def _encode(message: LinuxAttributes) -> bytes:
+    return message.identity + b"".join(
+        _HEADER.pack(kind, len(value)) + value + bytes(-len(value) % 4) for kind, value in message.attributes
+    )

@@ -26,6 +26,7 @@ class Batch(Generic[M]):
 
     @property
     def count(self) -> int:
+        """How many messages."""
         return len(self.messages)
 
 
@@ -123,6 +124,7 @@ class Skipped:
 
     @property
     def action(self) -> str:
+        """Its name, if it ever had one."""
         return _SKIPPED.get(self.number) or f"action {self.number}"
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from carpd.errors import DecodeError
-from carpd.wire.pfsync.batches import AnyBatch
+
+if TYPE_CHECKING:
+    from carpd.wire.pfsync.batches import AnyBatch
 
 PROTOCOL = 240
 """The IP protocol number."""
@@ -24,9 +26,6 @@ SUBHEADER = struct.Struct("!BBH")  # action, size of a message in words (version
 
 NO_CHECKSUM = bytes(16)
 """The ruleset checksum of those that have no pf rules."""
-
-LONGEST = 0xFFFF
-"""Bytes of a packet, and messages of a batch, that their fields can count."""
 
 
 class PacketError(DecodeError):

@@ -24,8 +24,10 @@ CACHE = 1024
 class Peer(NamedTuple):
     """One end of a connection: `src` opened it, `dst` is the other, whatever the direction.
 
-    `state` is a TcpState or a TrafficState, or neither: the receiver judges. `wscale` is a shift, and 0x80 if the option
-    was seen. Sequence numbers are zero where nobody tracks the window: Linux does not tell. Ref: spec pfsync §5.1.
+    `state` is a TcpState or a TrafficState, or neither: the receiver judges. `wscale` is a shift, and 0x80 if the
+    option was seen. Sequence numbers are zero where nobody tracks the window: Linux does not tell.
+
+    Ref: spec pfsync §5.1.
     """
 
     scrub_flags: int = 0
@@ -71,6 +73,9 @@ class FreeBSDFields(NamedTuple):
     stack_protocol: int | None = None
 
 
+NO_FREEBSD_FIELDS = FreeBSDFields()
+
+
 class PfFields(NamedTuple):
     """What only pf understands, most of it from the rule that made the state: kept to be sent back as it came.
 
@@ -93,7 +98,7 @@ class PfFields(NamedTuple):
     set_tos: int = 0
     set_prio0: int = 0
     set_prio1: int = 0
-    freebsd: FreeBSDFields = FreeBSDFields()
+    freebsd: FreeBSDFields = NO_FREEBSD_FIELDS
 
 
 NO_PF_FIELDS = PfFields()
@@ -104,7 +109,9 @@ class StateRecord(NamedTuple):
 
     `identity` is its id (8 bytes) and the creator id (4 bytes): opaque, and what the short messages name it by.
     `creation` is its age, `expire` what is left of its life, both in seconds; counters with 0 count the packets and
-    bytes of the opener, those with 1 the answers. `family` and `protocol` are those of the wire key. Ref: spec pfsync §5.
+    bytes of the opener, those with 1 the answers. `family` and `protocol` are those of the wire key.
+
+    Ref: spec pfsync §5.
     """
 
     identity: bytes

@@ -51,8 +51,7 @@ def _decode_freebsd(data: bytes) -> list[Tdb]:
 
 def _encode_freebsd(tdbs: Sequence[Tdb]) -> bytes:
     return b"".join(
-        _FREEBSD.pack(spi, _sockaddr(destination, _FREEBSD_INET6), *counters)
-        for spi, destination, *counters, _ in tdbs
+        _FREEBSD.pack(spi, _sockaddr(destination, _FREEBSD_INET6), *counters) for spi, destination, *counters, _ in tdbs
     )
 
 

@@ -6,17 +6,20 @@ Ref: spec pfsync §2, §5.3; OpenBSD sys/net/if_pfsync.h, sys/net/pfvar.h, struc
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 from carpd.errors import DecodeError
 from carpd.wire.pfsync import attributes, batches, messages, tdb
-from carpd.wire.pfsync.batches import AnyBatch, Batch, Skipped
+from carpd.wire.pfsync.attributes import LinuxAttributes
+from carpd.wire.pfsync.batches import AnyBatch, Attributes, Skipped
 from carpd.wire.pfsync.header import HEADER, SUBHEADER, PacketError
+from carpd.wire.pfsync.kinds import Kind, Kinds
 from carpd.wire.pfsync.layout import Layout
-from carpd.wire.pfsync.numbers import INET, INET6, exchanging
+from carpd.wire.pfsync.numbers import INET, INET6, Dialect, exchanging
 from carpd.wire.pfsync.state import (
+    CACHE,
+    NO_FREEBSD_FIELDS,
     Key,
     PfFields,
     StateRecord,
@@ -32,13 +35,11 @@ VERSION = 6
 # direction, log and rt, timeout, miscellany, flags, priorities. What only pf understands stays together: see PfFields.
 _STATE = struct.Struct("!8s16s40s40s32s32s28sIIQQQQ4s10sBBB2sB4sH2s")
 _KEY = struct.Struct("!16s16sHHHBx")  # the fields of Key, in their order
-_ENDS = struct.Struct("!16s16sHHHxx")  # without the family
-_ENDS4 = struct.Struct("!4s12x4s12xHHHxx")  # with IPv4 addresses
+_KEY4 = struct.Struct("!4s12x4s12xHHHBx")  # the same with IPv4 addresses
 _KEY_FAMILY = 38
 
 _ROUTING = struct.Struct("!16sIII")  # gateway, rule, anchor, nat_rule
 _TABLES = struct.Struct("!iiH")  # rtableid of both keys, max_mss
-_MISCELLANY = struct.Struct("!BBBB")  # sync_flags, updates, min_ttl, set_tos
 
 _FAMILY = exchanging(INET6, 24)
 
@@ -74,36 +75,34 @@ def _decode_states(data: bytes) -> list[StateRecord]:
         flags,
         priorities,
     ) in _STATE.iter_unpack(data):
-        wire_family, stack_family = wire_key[_KEY_FAMILY], stack_key[_KEY_FAMILY]
-        if not (wire_family or stack_family):
-            wire_family = stack_family = family  # an old sender, which leaves them out
-        wire = _decode_key(wire_key, wire_family)
-        states.append(
-            StateRecord(
-                id_ + creator_id,
-                decode_name(interface),
-                wire,
-                wire if stack_key == wire_key else _decode_key(stack_key, stack_family),
-                decode_peer(src),
-                decode_peer(dst),
-                creation,
-                expire,
-                packets0,
-                packets1,
-                bytes0,
-                bytes1,
-                _FAMILY[family],
-                protocol,
-                direction,
-                timeout,
-                flags,
-                _decode_pf_fields(routing, tables, log_rt, miscellany, priorities),
-            )
+        if not (wire_key[_KEY_FAMILY] or stack_key[_KEY_FAMILY]):
+            wire_key, stack_key = _of_family(wire_key, family), _of_family(stack_key, family)
+        wire = _decode_key(wire_key)
+        fields = (
+            id_ + creator_id,
+            decode_name(interface),
+            wire,
+            wire if stack_key == wire_key else _decode_key(stack_key),
+            decode_peer(src),
+            decode_peer(dst),
+            creation,
+            expire,
+            packets0,
+            packets1,
+            bytes0,
+            bytes1,
+            _FAMILY[family],
+            protocol,
+            direction,
+            timeout,
+            flags,
+            _decode_pf_fields(routing, tables, log_rt, miscellany, priorities),
         )
+        states.append(StateRecord._make(fields))
     return states
 
 
-def _encode_states(states: Iterable[StateRecord]) -> bytes:
+def _encode_states(states: Sequence[StateRecord]) -> bytes:
     encoded = []
     for (
         identity,
@@ -157,9 +156,16 @@ def _encode_states(states: Iterable[StateRecord]) -> bytes:
     return b"".join(encoded)
 
 
-def _decode_key(data: bytes, native_family: int) -> Key:
-    ends = _ENDS4 if native_family == INET else _ENDS
-    return Key(*ends.unpack(data), _FAMILY[native_family])
+def _decode_key(data: bytes) -> Key:
+    if data[_KEY_FAMILY] == INET:
+        return Key._make(_KEY4.unpack(data))
+    address0, address1, port0, port1, rdomain, native_family = _KEY.unpack(data)
+    return Key(address0, address1, port0, port1, rdomain, _FAMILY[native_family])
+
+
+def _of_family(key: bytes, native_family: int) -> bytes:
+    """A key of an old sender, which wrote the family of the state alone."""
+    return key[:_KEY_FAMILY] + bytes((native_family, 0))
 
 
 def _encode_key(key: Key) -> bytes:
@@ -170,7 +176,8 @@ def _encode_key(key: Key) -> bytes:
 @lru_cache(CACHE)
 def _decode_pf_fields(routing: bytes, tables: bytes, log_rt: bytes, miscellany: bytes, priorities: bytes) -> PfFields:
     log, rt = log_rt
-    return PfFields(*_ROUTING.unpack(routing), *_TABLES.unpack(tables), log, rt, *miscellany, *priorities)
+    fields = (*_ROUTING.unpack(routing), *_TABLES.unpack(tables), log, rt, *miscellany, *priorities)
+    return PfFields._make((*fields, NO_FREEBSD_FIELDS))
 
 
 @lru_cache(CACHE)
@@ -186,15 +193,74 @@ def _encode_pf_fields(pf: PfFields) -> tuple[bytes, bytes, bytes, bytes, bytes]:
 
 _STATES = Layout(_STATE.size, _decode_states, _encode_states)
 
-_READ: dict[int, tuple[type[Batch[Any]], Layout[Any]]] = {
-    0: (batches.Clears, messages.CLEAR),
-    2: (batches.InsertAcknowledgements, messages.IDENTITY),
-    4: (batches.CompressedUpdates, messages.COMPRESSED_UPDATE),
-    5: (batches.UpdateRequests, messages.IDENTITY),
-    6: (batches.Deletes, _STATES),
-    7: (batches.CompressedDeletes, messages.IDENTITY),
-    10: (batches.BulkStatuses, messages.BULK_STATUS),
-    13: (batches.Inserts, _STATES),
-    14: (batches.Updates, _STATES),
-    15: (batches.Tdbs, tdb.OPENBSD),
-}
+KINDS = Kinds(
+    VERSION,
+    Kind(0, batches.Clears, messages.CLEAR),
+    Kind(2, batches.InsertAcknowledgements, messages.IDENTITY),
+    Kind(4, batches.CompressedUpdates, messages.COMPRESSED_UPDATE),
+    Kind(5, batches.UpdateRequests, messages.IDENTITY),
+    Kind(6, batches.Deletes, _STATES, Dialect.OPENBSD),
+    Kind(7, batches.CompressedDeletes, messages.IDENTITY),
+    Kind(10, batches.BulkStatuses, messages.BULK_STATUS),
+    Kind(13, batches.Inserts, _STATES, Dialect.OPENBSD),
+    Kind(14, batches.Updates, _STATES, Dialect.OPENBSD),
+    Kind(15, batches.Tdbs, tdb.OPENBSD),
+)
+"""The actions whose messages have one size. Of those that are missing all but our own are skipped."""
+
+
+def read(data: bytes) -> list[AnyBatch]:
+    """The batches behind the header, to the end of data.
+
+    A message may be longer than we know. Raise PacketError if a batch is longer than what is left, or is to be skipped
+    and has no size. Less than a subheader at the end is ignored, and so is the EOF of others.
+    """
+    found: list[AnyBatch] = []
+    offset = HEADER.size
+    while len(data) - offset >= SUBHEADER.size:
+        number, words, count = SUBHEADER.unpack_from(data, offset)
+        size = 4 * words
+        start = offset + SUBHEADER.size
+        offset = start + size * count
+        if offset > len(data):
+            reason = f"{count} messages of {size} bytes in {len(data) - start} bytes"
+            raise PacketError("badlen", reason, found)
+        kind = KINDS.numbered(number)
+        if kind is not None and size >= kind.layout.size:
+            found.append(kind.read(_shortened(data[start:offset], size, kind.layout.size)))
+        elif number == _ATTRIBUTES and size >= messages.IDENTITY_SIZE:
+            _read_attributes(data[start:offset], size, found)
+        elif number != _EOF:
+            if start == offset:
+                raise PacketError("badact", f"{count} messages of {size} bytes of action {number}", found)
+            found.append(Skipped(number, size, count))
+    return found
+
+
+def write(batch: AnyBatch) -> bytes:
+    """Subheader and messages of a batch, which must not be empty. Raise ValueError if version 6 can't say it."""
+    if isinstance(batch, Attributes):
+        number, body = _ATTRIBUTES, attributes.encode(batch.messages)
+    else:
+        number, body = KINDS.encode(batch)
+    words, remainder = divmod(len(body), 4 * batch.count)
+    assert remainder == 0, "all messages of a batch have one size"
+    return SUBHEADER.pack(number, words, batch.count) + body
+
+
+def _shortened(data: bytes, size: int, known: int) -> bytes:
+    """Messages of that size, without what is behind the part that we know."""
+    if size == known:
+        return data
+    return b"".join(data[start : start + known] for start in range(0, len(data), size))
+
+
+def _read_attributes(data: bytes, size: int, found: list[AnyBatch]) -> None:
+    """Add the batch to those that were found. Raise PacketError at a message that is malformed."""
+    read: list[LinuxAttributes] = []
+    found.append(Attributes(read))
+    for start in range(0, len(data), size):
+        try:
+            read.append(attributes.decode(data[start : start + size]))
+        except DecodeError:
+            raise PacketError("badlen", "an attribute is longer than its message", found) from None
