@@ -44,4 +44,4 @@ def _python() -> str:
             argv = [*_as_nobody(), python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
             if subprocess.run(argv, capture_output=True, check=False).returncode == 0:
                 return python
-    leave_out("nobody may run a Python of version 3.11")
+    return leave_out("nobody may run a Python of version 3.11")
