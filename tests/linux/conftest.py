@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from carpd.linux import namespaces
+from tests.conftest import leave_out
 from tests.linux.segment import HOST, HOST_MAC, NEIGHBOR, NEIGHBOR_MAC, Neighbor, configure, ip, link, wait_until
 
 
@@ -17,7 +18,7 @@ def namespace() -> Iterator[None]:
     try:
         fd = namespaces.new_network_namespace()
     except PermissionError:
-        pytest.skip("needs CAP_SYS_ADMIN")
+        leave_out("needs CAP_SYS_ADMIN: be root")
     with namespaces.inside(fd):
         yield
     os.close(fd)

@@ -14,13 +14,14 @@ Ref: spec carp §7 to §12; OpenBSD sys/netinet/ip_carp.c, carp_proto_input_c an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from carpd.carp.announce import REPEAT_AFTER, announcement
 from carpd.carp.counter import CounterSequence
 from carpd.carp.demotion import Demotion
 from carpd.carp.preference import Preference, demoted_advskew, demotion_counter, own_preference
+from carpd.carp.send_errors import SendErrors
 from carpd.config.model import Address, VirtualHostConfig
 from carpd.effects import (
     Effect,
@@ -37,9 +38,6 @@ from carpd.stats import CarpCounters
 from carpd.units import MILLISECOND, SECOND, SKEW, interval_ns
 from carpd.wire.carp import BOW_OUT, Advertisement
 from carpd.wire.carp_auth import Authenticator
-
-SEND_ERROR_LIMIT = 3
-"""So many consecutive failures demote, and so many successes end it. Ref: spec carp §11.1."""
 
 SUCCESSOR_LIMIT_NS = 100 * MILLISECOND
 """How long a master that leaves waits to hear its successor, whose answer takes about a millisecond."""
@@ -63,26 +61,6 @@ class _Leaving(NamedTuple):
     until: int
 
 
-@dataclass(slots=True)
-class _SendErrors:
-    """Consecutive failures and successes of sending. Ref: OpenBSD ip_carp.c, carp_send_ad."""
-
-    failures: int = 0
-    successes: int = 0
-
-    def count(self, failed: bool) -> bool:
-        """Count one outcome; return whether the host is to be demoted for them."""
-        if failed:
-            self.failures, self.successes = self.failures + 1, 0
-        elif self.failures < SEND_ERROR_LIMIT:
-            self.failures = 0
-        else:
-            self.successes += 1
-            if self.successes >= SEND_ERROR_LIMIT:
-                self.failures = 0
-        return self.failures >= SEND_ERROR_LIMIT
-
-
 class VirtualHost:
     """Who answers for one vhid on one interface: this node, or another."""
 
@@ -95,7 +73,7 @@ class VirtualHost:
         self.prepared = False
         self.interface: InterfaceChanged | None = None
         self._sequence = CounterSequence(seed)
-        self._send_errors = _SendErrors()
+        self._send_errors = SendErrors()
         self._master_down: dict[Family, int] = {}
         self._advertise_at = 0
         self._announce_countdown = 0
@@ -400,7 +378,7 @@ class VirtualHost:
         self._leaving = None
         self.since, self.reason = now, reason
         if new is CarpState.INIT:
-            self.heard, self._send_errors = None, _SendErrors()
+            self.heard, self._send_errors = None, SendErrors()
         return StateChanged(self.config.name, old, new, reason)
 
     # What a master and a backup do

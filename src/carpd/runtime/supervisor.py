@@ -24,16 +24,14 @@ from carpd.config.problems import Severity
 from carpd.control.protocol import ControlError, Failure
 from carpd.control.server import ControlServer
 from carpd.effects import DemotionChanged, StateChanged
-from carpd.errors import CarpdError, SystemCallError
-from carpd.events import CarpState, Configure, HostPrepared, Shutdown
+from carpd.errors import CarpdError
+from carpd.events import Configure, HostPrepared, Shutdown
 from carpd.linux import privileges
-from carpd.linux.gate_monitor import GateMonitor
-from carpd.linux.links import AddressesChanged, Link, LinkAppeared, LinkChanged, LinkMonitor
-from carpd.linux.neighbors import forget_unresolved
 from carpd.runtime import status
 from carpd.runtime.election_process import ElectionProcess
+from carpd.runtime.interface_keeper import InterfaceKeeper
 from carpd.runtime.logs import LOG, start_logging
-from carpd.runtime.preparation import Preparation, own_addresses_by_interface
+from carpd.runtime.preparation import own_addresses_by_interface
 from carpd.trace.recording import START
 
 RESTART_DELAY_S = 1.0
@@ -45,22 +43,24 @@ SHUTDOWN_LIMIT_S = 5.0
 CLAIM = b"\0carpd"
 """The abstract socket name of the daemon."""
 
-LOOK_DELAY_S = 0.05
-"""Between a change of a device's addresses and a look at them."""
-
 WATCH_S = 1.0
 """Between two questions to the election process."""
 
 SILENCE_LIMIT = 2
 """Unanswered questions, 2 s each, after which it is taken to hang. One may be our own hanging."""
 
-PREPARE_AGAIN_S = 5.0
-"""After the kernel refused to prepare an interface."""
-
 
 def run(config_file: Path, node: str | None, socket_path: Path, state_dir: Path, record: Path | None) -> int:
     """Run until SIGTERM or SIGINT; return the exit status: 0, 1 for a failure, 3 for a wrong configuration."""
     start_logging()
+    try:
+        return _run(config_file, node, socket_path, state_dir, record)
+    except (CarpdError, OSError) as error:
+        LOG.error("%s", error)
+        return 1
+
+
+def _run(config_file: Path, node: str | None, socket_path: Path, state_dir: Path, record: Path | None) -> int:
     loaded = load(config_file, node, own_addresses_by_interface())
     for problem in loaded.problems:
         (LOG.error if problem.severity is Severity.ERROR else LOG.warning)("%s", problem)
@@ -70,15 +70,11 @@ def run(config_file: Path, node: str | None, socket_path: Path, state_dir: Path,
     if missing:
         LOG.error("missing capabilities: %s: be root, or let the service manager grant them", ", ".join(missing))
         return 1
-    try:
-        with ExitStack() as held:
-            _claim(held)
-            state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-            recording = held.enter_context(_recording(record)) if record else None
-            return asyncio.run(Supervisor(loaded.config, socket_path, state_dir, recording).run())
-    except (CarpdError, OSError) as error:
-        LOG.error("%s", error)
-        return 1
+    with ExitStack() as held:
+        _claim(held)
+        state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        recording = held.enter_context(_recording(record)) if record else None
+        return asyncio.run(Supervisor(loaded.config, socket_path, state_dir, recording).run())
 
 
 def _claim(held: ExitStack) -> None:
@@ -114,18 +110,13 @@ class Supervisor:
         self._recording = recording
         self._config = config
         self._by_name = {host.name: host for host in config.virtual_hosts}
-        self._preparation = Preparation(config.virtual_hosts, state_dir)
-        self._links = LinkMonitor()
-        self._gates = GateMonitor()
+        self._interfaces = InterfaceKeeper(config.virtual_hosts, state_dir, self._tell_prepared)
         self._control = ControlServer(socket_path, {"status": self._status})
         self._started = time.monotonic()
         self._election: _Run | None = None
-        self._masters: set[str] = set()
         self._restarts = 0
         self._stopping = False
         self._finished = asyncio.Event()
-        self._retry: asyncio.TimerHandle | None = None
-        self._look: asyncio.TimerHandle | None = None
         self._shutdown_limit: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
@@ -136,22 +127,18 @@ class Supervisor:
         LOG.info("carpd %s, node %s: %d virtual hosts", __version__, self._config.node, len(self._by_name))
         reason = privileges.keep_capabilities_for_children()
         if reason:
-            LOG.warning("children get no capabilities: %s", reason)
-        for line in self._preparation.clean_left_behind():
-            LOG.warning("left behind by a daemon that was killed: %s", line)
+            LOG.warning("%s", reason)
+        self._interfaces.clean_left_behind()
         try:
             await self._control.start()
             self._start_election()
-            self._prepare()
-            loop.add_reader(self._links.fileno(), self._links_changed)
-            loop.add_reader(self._gates.fileno(), self._gates_changed)
+            self._interfaces.start()
             watch = asyncio.create_task(self._watch_election())
             await self._finished.wait()
             watch.cancel()
         finally:
             await self._control.stop()
-            for line in self._preparation.undo():
-                LOG.error("%s", line)
+            self._interfaces.undo()
         LOG.info("stopped")
         return 0
 
@@ -174,9 +161,7 @@ class Supervisor:
         how = f"killed by {signal.Signals(-exit_status).name}" if exit_status < 0 else f"exit status {exit_status}"
         LOG.error("the election process ended (%s): every virtual host is silent; starting it again", how)
         self._restarts += 1
-        self._masters.clear()
-        for line in self._preparation.silence():
-            LOG.error("%s", line)
+        self._interfaces.silence()
         lived = time.monotonic() - run.started if run else 0.0
         delay = 0.0 if lived > RESTART_DELAY_S else RESTART_DELAY_S
         asyncio.get_running_loop().call_later(delay, self._restart_election)
@@ -191,7 +176,7 @@ class Supervisor:
             LOG.error("the election process can't be started: %s", error)
             asyncio.get_running_loop().call_later(RESTART_DELAY_S, self._restart_election)
             return
-        self._tell_prepared(self._preparation.prepared)
+        self._tell_prepared(self._interfaces.prepared)
 
     async def _watch_election(self) -> None:
         """A process that hangs is silent, by its lease, and its peers take over. It is ended, and started again."""
@@ -212,7 +197,7 @@ class Supervisor:
 
     def _fact(self, fact: object) -> None:
         if isinstance(fact, StateChanged):
-            (self._masters.add if fact.new is CarpState.MASTER else self._masters.discard)(fact.host)
+            self._interfaces.state_changed(fact)
             host = self._by_name[fact.host]
             where = f"{fact.host} (vhid {host.vhid} on {host.interface})"
             LOG.info("%s: %s -> %s (%s)", where, fact.old.name, fact.new.name, fact.reason.value)
@@ -224,6 +209,7 @@ class Supervisor:
         if self._stopping:
             return
         self._stopping = True
+        self._interfaces.stop()
         LOG.info("%s: leaving", signal.Signals(number).name)
         if self._election is None:
             self._finished.set()
@@ -235,71 +221,6 @@ class Supervisor:
     def _end_election(self, process: ElectionProcess) -> None:
         LOG.error("the election process did not leave within %.0f s: ending it", SHUTDOWN_LIMIT_S)
         process.kill()
-
-    # Interfaces
-
-    def _links_changed(self) -> None:
-        try:
-            changes = self._links.changes()
-        except SystemCallError as error:
-            LOG.error("%s", error)
-            return
-        if changes and not self._stopping:
-            self._prepare()
-        for change in changes:
-            if isinstance(change, (LinkAppeared, LinkChanged)) and change.link.up:
-                self._link_is_up(change.link)
-            elif isinstance(change, AddressesChanged) and self._preparation.is_device(change.index):
-                self._look_at_addresses_soon()
-
-    def _look_at_addresses_soon(self) -> None:
-        """Most changes are the election process's own, and come in bursts: one look a while later is enough."""
-        if self._look is None:
-            self._look = asyncio.get_running_loop().call_later(LOOK_DELAY_S, self._look_at_addresses)
-
-    def _look_at_addresses(self) -> None:
-        """What somebody took from a master is put back: it would advertise and not answer."""
-        self._look = None
-        try:
-            lacking = self._preparation.lacking_addresses(self._masters)
-        except SystemCallError as error:
-            LOG.error("%s", error)
-            return
-        if lacking and not self._stopping:
-            LOG.warning("somebody took addresses away from %s: putting them back", ", ".join(lacking))
-            self._tell_prepared(lacking)
-
-    def _link_is_up(self, link: Link) -> None:
-        """What the kernel could not find without the link it shall ask for anew, and not a second later."""
-        if link.name not in {host.interface for host in self._config.virtual_hosts}:
-            return
-        try:
-            forget_unresolved(link.index)
-        except SystemCallError as error:
-            LOG.warning("%s: %s", link.name, error)
-
-    def _gates_changed(self) -> None:
-        """A gate that somebody deleted is made anew: without it a master that hangs would go on answering."""
-        try:
-            missing = self._preparation.missing_gates() if self._gates.table_deleted() else []
-        except SystemCallError as error:
-            LOG.error("%s", error)
-            return
-        if missing and not self._stopping:
-            LOG.warning(
-                "somebody deleted the lease gate of %s (nft flush ruleset?): making it anew", ", ".join(missing)
-            )
-            self._prepare()
-
-    def _prepare(self) -> None:
-        """Prepare what can be and is not yet; try again where the kernel refused."""
-        self._retry = None
-        newly, refusals = self._preparation.prepare()
-        for refusal in refusals:
-            LOG.error("%s; trying again in %.0f s", refusal, PREPARE_AGAIN_S)
-        if refusals and self._retry is None:
-            self._retry = asyncio.get_running_loop().call_later(PREPARE_AGAIN_S, self._prepare)
-        self._tell_prepared(newly)
 
     def _tell_prepared(self, names: Collection[str]) -> None:
         if self._election is not None:
@@ -324,8 +245,7 @@ class Supervisor:
             "uptime_s": round(time.monotonic() - self._started, 3),
             "election": {"pid": self._election.process.pid if self._election else None, "restarts": self._restarts},
             "virtual_hosts": [
-                status.virtual_host(host, hosts.get(host.name), self._preparation.mac(host.interface))
-                for host in wanted
+                status.virtual_host(host, hosts.get(host.name), self._interfaces.mac(host.interface)) for host in wanted
             ],
             "interfaces": status.interfaces(i for report in reports for i in report.interfaces),
         }

@@ -10,43 +10,16 @@ A recording contains the passwords.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from carpd.carp.engine import CarpEngine
 from carpd.effects import Effect
 from carpd.errors import DecodeError
-from carpd.events import (
-    AdvertisementSent,
-    Configure,
-    Event,
-    ForceState,
-    FrameReceived,
-    HostPrepared,
-    InterfaceChanged,
-    InterfaceGone,
-    SetDemotion,
-    Shutdown,
-    TakeFailed,
-    TimersDue,
-)
+from carpd.events import Event, FrameReceived, TimersDue
 from carpd.trace.codec import Codec
 from carpd.trace.pcap import CapturedFrame
 
-EVENTS = Codec(
-    [
-        Configure,
-        InterfaceChanged,
-        InterfaceGone,
-        HostPrepared,
-        FrameReceived,
-        TimersDue,
-        AdvertisementSent,
-        TakeFailed,
-        ForceState,
-        SetDemotion,
-        Shutdown,
-    ]
-)
+EVENTS = Codec(get_args(Event))
 
 
 class Step(NamedTuple):
