@@ -34,6 +34,25 @@ def test_more_than_one_send(kernel: NetlinkSocket) -> None:
     assert kernel.perform([rtnetlink.set_up(1)]) == []
 
 
+def test_sequence_numbers_begin_again(kernel: NetlinkSocket) -> None:
+    kernel._sequence = 0xFFFFFFFF - 5
+    up, none = rtnetlink.set_up(1), rtnetlink.set_up(999)
+    assert [r.position for r in kernel.perform([*9 * [up], none])] == [9]
+    assert [r.position for r in kernel.perform([none, *9 * [up]])] == [0]
+
+
+def test_a_dump_in_pieces(kernel: NetlinkSocket) -> None:
+    pieces = [
+        data[offset : offset + length]
+        for data, spans in kernel.pieces("look", rtnetlink.dump_links())
+        for offset, length in spans
+    ]
+    (answer,) = netlink.messages(b"".join(pieces))
+    assert answer.body == kernel.ask("look", rtnetlink.dump_links())[0].body
+    with pytest.raises(SystemCallError, match="look: "):
+        list(kernel.pieces("look", Message(0x7FF, netlink.REQUEST | netlink.DUMP, bytes(4))))
+
+
 def test_the_kernel_s_reason(kernel: NetlinkSocket) -> None:
     """Its own words where it gives some, those of the errno where not."""
     mac = bytes.fromhex("00005e000101")

@@ -16,6 +16,7 @@ _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _AND, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x2
 _PACKET_TYPE, _VLAN_TAG = 0xFFFFF004, 0xFFFFF02C
 _OTHER_HOST = 3  # PACKET_OTHERHOST, a foreign destination MAC; the next and last one is PACKET_OUTGOING
 _PASS, _DROP = 0xFFFF, 0
+_NETLINK_PORT = 12
 
 _IP = ethernet.HEADER.size
 _SO_ATTACH_FILTER = 26
@@ -49,6 +50,16 @@ ADVERTISEMENTS = (
 """On a packet socket: what came to this host, in no VLAN, with IP protocol or next header 112."""
 
 NOTHING = (Instruction(_RETURN, 0, 0, _DROP),)
+
+
+def messages_not_of(port: int) -> tuple[Instruction, ...]:
+    """On a netlink socket: the messages that do not bear this port, which they have in the machine's byte order."""
+    return (
+        Instruction(_LOAD_WORD, 0, 0, _NETLINK_PORT),
+        Instruction(_IF_EQUAL, 0, 1, socket.htonl(port)),
+        Instruction(_RETURN, 0, 0, _DROP),
+        Instruction(_RETURN, 0, 0, _PASS),
+    )
 
 
 def attach(receiver: socket.socket, program: tuple[Instruction, ...]) -> None:

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Self
 
 from carpd.errors import SystemCallError
@@ -20,6 +20,7 @@ from carpd.wire.netlink import Acknowledgement, Message
 _SOL_NETLINK = 270
 _ADD_MEMBERSHIP, _CAP_ACK, _EXT_ACK = 1, 10, 11
 _RECEIVE_SIZE = 64 * 1024  # the kernel fills dumps into as much as the reader offers, 32 KiB at most
+_SEQUENCE_LIMIT = 0xFFFFFFFF
 _TIME_LIMIT = struct.pack("@ll", 1, 0)  # struct timeval: 1 s
 _DUMP_ATTEMPTS = 10
 REQUESTS_AT_ONCE = 128
@@ -39,11 +40,13 @@ class NetlinkSocket:
 
     def __init__(self, protocol: int) -> None:
         """Raise SystemCallError if the kernel has no such protocol."""
-        self._socket = _open(protocol)
+        self._socket = open_socket(protocol)
         self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIME_LIMIT)
         self._sequence = 0
+        self.port: int = self._socket.getsockname()[0]
+        """The number of this socket, which what it changes bears when others are told."""
 
     def __enter__(self) -> Self:
         return self
@@ -65,14 +68,26 @@ class NetlinkSocket:
         return refused
 
     def _perform(self, requests: Sequence[Message], start: int) -> list[Refusal]:
+        def numbered(first: int) -> bytes:
+            return b"".join(r._replace(sequence=n).to_bytes() for n, r in enumerate(requests, first))
+
+        return [refusal._replace(position=start + refusal.position) for refusal in self.send(len(requests), numbered)]
+
+    def send(self, count: int, numbered: Callable[[int], bytes]) -> list[Refusal]:
+        """Do `count` requests in one send, and return those that were refused; they do not stop the next.
+
+        At most REQUESTS_AT_ONCE; `numbered` writes them, with sequence numbers counted up from its argument. Raise
+        SystemCallError if the kernel does not answer.
+        """
+        if self._sequence + count >= _SEQUENCE_LIMIT:
+            self._sequence = 0
         first = self._sequence + 1
-        numbered = [request._replace(sequence=first + i) for i, request in enumerate(requests)]
-        # Refusals are always told; success of the last one says that the kernel is through.
-        numbered[-1] = numbered[-1]._replace(flags=numbered[-1].flags | netlink.ACK)
-        self._sequence += len(numbered)
-        answers = self._exchange(b"".join(request.to_bytes() for request in numbered), first, self._sequence)
+        end = self._sequence = first + count
+        # Refusals are always told; the answer to one request more, for nothing, says that the kernel is through.
+        through = Message(netlink.NOOP, netlink.REQUEST | netlink.ACK, b"", end)
+        answers = self._exchange(numbered(first) + through.to_bytes(), first, end)
         acknowledgements = ((a.sequence, Acknowledgement.from_message(a)) for a in answers if a.kind == netlink.ERROR)
-        return [Refusal(start + n - first, ack.errno, ack.reason) for n, ack in acknowledgements if ack.errno]
+        return [Refusal(n - first, ack.errno, ack.reason) for n, ack in acknowledgements if ack.errno]
 
     def do(self, tried: str, *requests: Message) -> None:
         """Do all of these, or raise SystemCallError for the first refused one: `tried` says what they are for."""
@@ -92,6 +107,30 @@ class NetlinkSocket:
             if not any(a.flags & netlink.DUMP_INTERRUPTED for a in (*answers, end)):
                 return answers
         raise SystemCallError(tried, errno.EAGAIN, "it kept changing while it was read")
+
+    def pieces(self, tried: str, request: Message) -> Iterator[tuple[bytes, list[tuple[int, int]]]]:
+        """The answers to a dump as they come, one datagram each time, and (offset, length) of the messages in it.
+
+        No more than one datagram is waited for at a time, while the kernel fills it. Nothing else may be asked on this
+        socket meanwhile. Raise SystemCallError.
+        """
+        self._sequence += 1
+        try:
+            self._socket.send(request._replace(sequence=self._sequence).to_bytes())
+            while True:
+                data = self._socket.recv(_RECEIVE_SIZE)
+                spans = list(netlink.message_spans(data))
+                last = netlink.messages(data[spans[-1][0] :])[0]
+                if last.kind not in (netlink.ERROR, netlink.DONE):
+                    yield data, spans
+                    continue
+                ack = Acknowledgement.from_message(last)
+                if ack.errno:
+                    raise SystemCallError(tried, ack.errno, ack.reason or os.strerror(ack.errno))
+                yield data, spans[:-1]
+                return
+        except OSError as error:
+            raise _failed(tried, error) from error
 
     def commit(self, message: Message) -> int:
         """Do one nftables request as a transaction; return 0 or the errno. Raise SystemCallError without an answer."""
@@ -123,7 +162,7 @@ class NetlinkListener:
 
     def __init__(self, protocol: int, groups: Sequence[int]) -> None:
         """Raise SystemCallError if the kernel has no such protocol."""
-        self._socket = _open(protocol)
+        self._socket = open_socket(protocol)
         self._socket.setblocking(False)
         for group in groups:
             self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
@@ -149,7 +188,8 @@ class NetlinkListener:
             raise _failed("hear from the kernel by netlink", error) from error
 
 
-def _open(protocol: int) -> socket.socket:
+def open_socket(protocol: int) -> socket.socket:
+    """Raise SystemCallError if the kernel has no such protocol."""
     try:
         opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         opened.bind((0, 0))

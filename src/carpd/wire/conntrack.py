@@ -39,9 +39,9 @@ class FlowTuple(NamedTuple):
 
     source: bytes
     destination: bytes
+    protocol: int
     source_port: int
     destination_port: int
-    protocol: int
 
 
 class SequenceAdjustment(NamedTuple):
@@ -55,8 +55,8 @@ class SequenceAdjustment(NamedTuple):
 class ConntrackEntry(NamedTuple):
     """One entry of the connection tracking table, or what an event told of it.
 
-    It is flat, and nothing in it but the last three may be more than a number or a string of bytes: it is made
-    hundreds of thousands of times a second.
+    It is flat, and only the last three fields can hold more than a number or a string of bytes: it is made hundreds of
+    thousands of times a second. The fields have the order in which the kernel tells them, so that few need sorting.
 
     Ports are what identifies a flow beside addresses and protocol: the ports of TCP, UDP and SCTP, the keys of GRE, 0
     for others. An ICMP query has its identifier as the port of whoever asks, and type * 256 + code of the question as
@@ -66,20 +66,19 @@ class ConntrackEntry(NamedTuple):
 
     source: bytes
     destination: bytes
+    protocol: int
     source_port: int
     destination_port: int
     reply_source: bytes
     reply_destination: bytes
     reply_source_port: int
     reply_destination_port: int
-    protocol: int
 
+    id: int = 0
+    """The kernel's number for it; an entry that is deleted and made again may have another one."""
     status: int = 0
     timeout: int | None = None
     """Seconds it has left; None if it was not told, as of flows that a flow table carries."""
-    mark: int = 0
-    id: int = 0
-    """The kernel's number for it; an entry that was deleted and made again has another one."""
 
     state: int | None = None
     """A TcpState or SctpState; None for other protocols, and in an event that says nothing of it."""
@@ -87,9 +86,11 @@ class ConntrackEntry(NamedTuple):
     reply_scale: int = 0
     original_flags: int = 0
     reply_flags: int = 0
+    """Window scales and flags of both sides of a TCP connection; 0 for others, and where `state` stands alone."""
+    mark: int = 0
     original_tag: int = 0
     reply_tag: int = 0
-    """The window scales and flags of TCP, the verification tags of SCTP, 0 for other protocols."""
+    """The verification tags of SCTP."""
 
     zone: int = 0
     original_zone: int = 0
@@ -123,7 +124,7 @@ def destination_nat(entry: ConntrackEntry) -> Translation | None:
     return None if real == (entry.destination, entry.destination_port) else real
 
 
-_FLOW_KEYS = {4: struct.Struct("!4s4sHHBH"), 16: struct.Struct("!16s16sHHBH")}
+_FLOW_KEYS = {4: struct.Struct("!4s4sBHHH"), 16: struct.Struct("!16s16sBHHH")}
 _FLOW_KEYS_BY_SIZE = {layout.size: layout for layout in _FLOW_KEYS.values()}
 
 
@@ -132,22 +133,21 @@ class Flow(NamedTuple):
 
     source: bytes
     destination: bytes
+    protocol: int
     source_port: int
     destination_port: int
-    protocol: int
     zone: int
-
-    @classmethod
-    def from_key(cls, key: bytes) -> Flow:
-        """The flow of a `flow_key`."""
-        return cls._make(_FLOW_KEYS_BY_SIZE[len(key)].unpack(key))
 
 
 def flow_key(entry: ConntrackEntry) -> bytes:
     """The identity of an entry, 15 bytes for IPv4 and 39 for IPv6: no two of a table have the same."""
-    return _FLOW_KEYS[len(entry[0])].pack(
-        entry[0], entry[1], entry[2], entry[3], entry[8], entry.zone or entry.original_zone
-    )
+    return _FLOW_KEYS[len(entry[0])].pack(*entry[:5], entry.zone or entry.original_zone)
+
+
+def unpack_flow_key(key: bytes) -> tuple[bytes, bytes, int, int, int, int]:
+    """The fields of the Flow that a `flow_key` stands for."""
+    flow: tuple[bytes, bytes, int, int, int, int] = _FLOW_KEYS_BY_SIZE[len(key)].unpack(key)
+    return flow
 
 
 class Expectation(NamedTuple):

@@ -9,14 +9,16 @@ goes the long way, and leaves a template for the next one.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple, Self
 
-from carpd.wire import conntrack, ctnetlink, netlink
-from carpd.wire.conntrack import ConntrackEntry, Flow
-from carpd.wire.ctnetlink import HALF_OPEN, LEAVES, Change, Event, Path
+from carpd.wire import conntrack, ctnetlink
+from carpd.wire.conntrack import ConntrackEntry, Flow, unpack_flow_key
+from carpd.wire.ctnetlink import HALF_OPEN, Change, Event
+from carpd.wire.ctnetlink_attributes import HEADERS_SIZE, LEAVES, WRITTEN, leaves
 from carpd.wire.netlink import Message, aligned
 
 _TEMPLATES_MAX = 512
@@ -42,19 +44,19 @@ class _ReadTemplate(NamedTuple):
     change: Change
     unpack: Callable[[Any, int], tuple[Any, ...]]
     constants: tuple[Any, ...]
-    pick: Callable[[tuple[Any, ...]], tuple[Any, ...]]
-    """From the values and the constants behind them to the order of an entry's fields."""
+    pick: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None
+    """From the values and the constants behind them to the order of an entry's fields; None if it is that already."""
 
     @classmethod
     def learn(cls, message: bytes, event: Event) -> Self | None:
-        """A template for messages like this one; None for those with rare, composite attributes."""
+        """A template for messages like this one; None for those with composite attributes, which are rare."""
         change, entry = event
         if entry.master or entry.original_adjustment or entry.reply_adjustment:
             return None
         compared = bytearray(len(message) * b"\xff")
         compared[slice(*_VOLATILE)] = bytes(8)
         layout, end, fields = "=", 0, []
-        for path, first, last in ctnetlink.leaves(message, ctnetlink.HEADERS_SIZE, len(message)):
+        for path, first, last in leaves(message, HEADERS_SIZE, len(message)):
             leaf = LEAVES.get(path)
             if leaf and (leaf.field not in ConntrackEntry._fields or not leaf.layout):
                 continue
@@ -63,8 +65,10 @@ class _ReadTemplate(NamedTuple):
                 layout += f"{first - end}x{leaf.layout}"
                 end = first + struct.calcsize(f"={leaf.layout}")
                 fields.append(leaf.field)
+        if len(set(fields)) < len(fields):  # said twice: the kernel does not do that
+            return None
         constants = [field for field in ConntrackEntry._fields if field not in fields]
-        order = [*fields, *constants].index
+        row = (*fields, *constants)
         mask = int.from_bytes(compared, "little")
         return cls(
             mask,
@@ -72,7 +76,7 @@ class _ReadTemplate(NamedTuple):
             change,
             struct.Struct(layout.replace("=", "!")).unpack_from,
             tuple(getattr(entry, field) for field in constants),
-            itemgetter(*map(order, ConntrackEntry._fields)),
+            None if row == ConntrackEntry._fields else itemgetter(*map(row.index, ConntrackEntry._fields)),
         )
 
 
@@ -83,7 +87,7 @@ class Reader:
         self._templates: dict[int, list[_ReadTemplate]] = {}
         self._learned = 0
 
-    def read(self, data: bytes | memoryview, spans: Iterable[tuple[int, int]]) -> list[Event]:
+    def read(self, data: bytes, spans: Iterable[tuple[int, int]]) -> list[Event]:
         """The messages at these (offset, length) in data. Raise DecodeError if one is none, or no conntrack message."""
         events: list[Event] = []
         append, number, templates = events.append, int.from_bytes, self._templates
@@ -91,10 +95,11 @@ class Reader:
             message = number(data[offset : offset + length], "little")
             for compared, expected, change, unpack, constants, pick in templates.get(length, ()):
                 if message & compared == expected:
-                    append((change, _entry(pick(unpack(data, offset) + constants))))
+                    row = unpack(data, offset) + constants
+                    append((change, _entry(pick(row) if pick else row)))
                     break
             else:
-                append(self._read(bytes(data[offset : offset + length])))
+                append(self._read(data[offset : offset + length]))
         return events
 
     def _read(self, message: bytes) -> Event:
@@ -106,3 +111,135 @@ class Reader:
                 same_length.append(template)
                 self._learned += 1
         return event
+
+
+class _WriteTemplate(NamedTuple):
+    """How to write requests of one layout: its fixed bytes, and how the values are sorted in between."""
+
+    fixed: tuple[bytes, ...]
+    pick: Callable[[tuple[Any, ...]], tuple[Any, ...]]
+    pack: Callable[..., bytes]
+
+    @classmethod
+    def learn(cls, message: bytes, fields: Sequence[str]) -> Self:
+        """A template for requests like this one, from rows of these fields and the fixed bytes behind them."""
+        layout, end = "!", 0
+        fixed: list[bytes] = []
+        order: list[int] = []
+
+        def put(field: str, start: int, code: str) -> None:
+            nonlocal layout, end
+            layout += f"{start - end}s{code}"
+            order.extend((len(fields) + len(fixed), fields.index(field)))
+            fixed.append(message[end:start])
+            end = start + struct.calcsize(f"!{code}")
+
+        put(_SEQUENCE, _VOLATILE[0], "4s")
+        for path, first, _ in leaves(message, HEADERS_SIZE, len(message)):
+            leaf = WRITTEN.get(path)
+            # The protocol decides on the layout, as do type and code of an ICMP query.
+            if leaf and leaf.field != "protocol":
+                put(leaf.field, first, leaf.layout)
+        order.append(len(fields) + len(fixed))
+        fixed.append(message[end:])
+        return cls(tuple(fixed), itemgetter(*order), struct.Struct(f"{layout}{len(message) - end}s").pack)
+
+
+_SEQUENCE = "sequence"
+_ENTRY_ROW = (_SEQUENCE, "status", "original_flags", "reply_flags", *ConntrackEntry._fields)
+"""What a request is written from: the first four are told in another way than the entry says."""
+_FLOW_ROW = (_SEQUENCE, *Flow._fields)
+_QUERIES = frozenset((conntrack.ICMP, conntrack.ICMPV6))
+
+
+class Writer:
+    """Writes requests, as `ctnetlink` does, numbered one by one. It keeps the templates that it has learned."""
+
+    def __init__(self) -> None:
+        self._inserts: dict[object, _WriteTemplate] = {}
+        self._updates: dict[object, _WriteTemplate] = {}
+        self._deletes: dict[object, _WriteTemplate] = {}
+
+    def insert(self, entries: Sequence[ConntrackEntry], first: int) -> bytes:
+        """`ctnetlink.insert` for each entry; the sequence numbers begin with `first`."""
+        mask, gre_status = ~ctnetlink.UNTOLD, conntrack.FIXED_TIMEOUT
+        return self._entries(entries, first, self._inserts, ctnetlink.insert, mask, gre_status)
+
+    def update(self, entries: Sequence[ConntrackEntry], first: int) -> bytes:
+        """`ctnetlink.update` for each entry; the sequence numbers begin with `first`."""
+        return self._entries(entries, first, self._updates, ctnetlink.update, ~conntrack.DYING, 0)
+
+    def delete(self, keys: Sequence[bytes], first: int) -> bytes:
+        """`ctnetlink.delete` for each `flow_key`; the sequence numbers begin with `first`."""
+        requests = []
+        for key, (sequence,) in zip(keys, _sequences(first, len(keys)), strict=True):
+            flow = unpack_flow_key(key)
+            _, _, protocol, _, destination_port, zone = flow
+            layout = (len(key), protocol, destination_port if protocol in _QUERIES else 0, zone != 0)
+            template = self._deletes.get(layout)
+            if template is None:
+                template = _WriteTemplate.learn(ctnetlink.delete(Flow(*flow)).to_bytes(), _FLOW_ROW)
+                _keep(self._deletes, layout, template)
+            requests.append(template.pack(*template.pick((sequence, *flow, *template.fixed))))
+        return b"".join(requests)
+
+    def _entries(
+        self,
+        entries: Sequence[ConntrackEntry],
+        first: int,
+        templates: dict[object, _WriteTemplate],
+        write: Callable[[ConntrackEntry], Message],
+        status_mask: int,
+        gre_status: int,
+    ) -> bytes:
+        requests = []
+        for entry, (sequence,) in zip(entries, _sequences(first, len(entries)), strict=True):
+            # All of it at once, because attributes one by one take longer.
+            (
+                source, destination, protocol, source_port, destination_port,
+                reply_source, reply_destination, reply_source_port, reply_destination_port,
+                _, status, timeout, state, _, _, original_flags, reply_flags, _, _, _,
+                zone, original_zone, reply_zone, labels, helper, master, original_adjustment, reply_adjustment,
+            ) = entry  # fmt: skip
+            if master or original_adjustment or reply_adjustment:
+                requests.append(write(entry)._replace(sequence=_number(sequence)).to_bytes())
+                continue
+            layout = (
+                len(source),
+                protocol,
+                destination_port if protocol in _QUERIES else 0,
+                reply_destination == source and reply_destination_port == source_port,
+                reply_source == destination and reply_source_port == destination_port,
+                timeout is None,
+                state is None,
+                (zone != 0, original_zone != 0, reply_zone != 0, labels is None, helper)
+                if zone or original_zone or reply_zone or labels or helper
+                else None,
+            )
+            template = templates.get(layout)
+            if template is None:
+                template = _WriteTemplate.learn(write(entry).to_bytes(), _ENTRY_ROW)
+                _keep(templates, layout, template)
+            status = status & status_mask | conntrack.CONFIRMED
+            if protocol == conntrack.TCP and state in HALF_OPEN:
+                original_flags |= conntrack.LIBERAL
+                reply_flags |= conntrack.LIBERAL
+            elif protocol == conntrack.GRE:
+                status |= gre_status
+            told = (sequence, status, original_flags, reply_flags)
+            requests.append(template.pack(*template.pick(told + entry + template.fixed)))
+        return b"".join(requests)
+
+
+def _keep(templates: dict[object, _WriteTemplate], layout: object, template: _WriteTemplate) -> None:
+    if len(templates) < _TEMPLATES_MAX:
+        templates[layout] = template
+
+
+def _sequences(first: int, count: int) -> Iterator[tuple[bytes]]:
+    """Consecutive sequence numbers in the machine's byte order; the rest of a request is in the network's."""
+    return struct.iter_unpack("4s", struct.pack(f"={count}I", *range(first, first + count)))
+
+
+def _number(sequence: bytes) -> int:
+    return int.from_bytes(sequence, sys.byteorder)

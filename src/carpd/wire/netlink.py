@@ -26,6 +26,7 @@ CAPPED, ACK_ATTRIBUTES = 0x100, 0x200
 
 HEADER = struct.Struct("=IHHII")
 """Length with this header, kind, flags, sequence, port."""
+_LENGTH = struct.Struct("=I")
 _ATTRIBUTE = struct.Struct("=HH")  # length with this header, kind
 _INT = struct.Struct("=i")
 _NESTED = 0x8000
@@ -47,18 +48,25 @@ class Message(NamedTuple):
         return HEADER.pack(length, self.kind, self.flags, self.sequence, self.port) + self.body + bytes(-length % 4)
 
 
-def messages(data: bytes) -> list[Message]:
-    """The messages of one datagram. Raise DecodeError if one does not fit."""
-    found = []
+def message_spans(data: bytes) -> Iterator[tuple[int, int]]:
+    """(offset, length) of each message of a datagram, headers included. Raise DecodeError if one does not fit."""
     offset = 0
     while offset < len(data):
         if len(data) - offset < HEADER.size:
             raise DecodeError(f"netlink: need {HEADER.size} bytes of header, got {len(data) - offset}")
-        length, kind, flags, sequence, port = HEADER.unpack_from(data, offset)
+        (length,) = _LENGTH.unpack_from(data, offset)
         if not HEADER.size <= length <= len(data) - offset:
             raise DecodeError(f"netlink: bad message length {length}")
-        found.append(Message(kind, flags, data[offset + HEADER.size : offset + length], sequence, port))
+        yield offset, length
         offset += aligned(length)
+
+
+def messages(data: bytes) -> list[Message]:
+    """The messages of one datagram. Raise DecodeError if one does not fit."""
+    found = []
+    for offset, length in message_spans(data):
+        _, kind, flags, sequence, port = HEADER.unpack_from(data, offset)
+        found.append(Message(kind, flags, data[offset + HEADER.size : offset + length], sequence, port))
     return found
 
 
