@@ -24,7 +24,7 @@ demo: setup
 	@$(VENV)/bin/carpctl demo
 
 test: lint
-	@./tools/setup packages test
+	@./tools/setup packages
 	@$(PYTHON) -m pytest -q
 
 lint: setup
@@ -34,7 +34,7 @@ lint: setup
 	$(VENV)/bin/lint-imports --no-cache
 
 bench: setup
-	@./tools/setup packages bench
+	@./tools/setup packages
 	@$(PYTHON) -m benchmarks.failover
 	@$(PYTHON) -m benchmarks.scale
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -14,6 +15,12 @@ from carpd.lab.waiting import LabError
 def leave_out(reason: str) -> NoReturn:
     """A developer without root may do without a test, continuous integration may not."""
     (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+
+
+def need(program: str) -> None:
+    """A real peer, which `make test` installs."""
+    if shutil.which(program, path="/usr/sbin:/sbin:/usr/bin") is None:
+        leave_out(f"needs {program}")
 
 
 @pytest.fixture

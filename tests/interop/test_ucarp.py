@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -14,10 +13,15 @@ from carpd.lab.topology import Lab
 from carpd.lab.traffic import Probe
 from carpd.lab.waiting import wait_until
 from carpd.units import MILLISECOND
+from tests.conftest import need
 from tests.daemon.carpd import LIMIT_NS, PASSWORD, Carpd, served, virtual_host
 from tests.daemon.segment import Host, Segment, addresses
 
-pytestmark = pytest.mark.skipif(shutil.which("ucarp", path="/usr/sbin:/sbin:/usr/bin") is None, reason="needs ucarp")
+
+@pytest.fixture(autouse=True)
+def ucarp_is_there() -> None:
+    need("ucarp")
+
 
 ADDRESSES = {"virtual": "192.0.2.77", "real": "192.0.2.88"}
 """Of two virtual hosts, in carpd's two MAC modes: ucarp can have one IPv4 address each."""

@@ -5,18 +5,19 @@ VRRP and CARP share a protocol number, the groups and the virtual MACs.
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from carpd.lab.topology import Lab
 from carpd.lab.waiting import wait_until
+from tests.conftest import need
 from tests.daemon.carpd import FAST, LIMIT_NS, SLOWER, Carpd, virtual_host
 from tests.daemon.segment import ADDRESSES, Host, Segment
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("keepalived", path="/usr/sbin:/sbin:/usr/bin") is None, reason="needs keepalived"
-)
+
+@pytest.fixture(autouse=True)
+def keepalived() -> None:
+    need("keepalived")
+
 
 INSTANCE = """\
 vrrp_instance {name} {{

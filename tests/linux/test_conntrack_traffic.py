@@ -18,6 +18,7 @@ from carpd.lab.waiting import LabError
 from carpd.linux.conntrack import ConntrackTable
 from carpd.wire import conntrack
 from carpd.wire.conntrack import ConntrackEntry, TcpState, flow_key
+from tests.conftest import leave_out
 from tests.linux.conversations import SILENCE_S, Conversation, Ping, Sctp, Tcp, Udp, gre, unknown
 from tests.linux.firewall_pair import FirewallPair, comparable
 
@@ -30,7 +31,7 @@ def whole() -> Iterator[FirewallPair]:
     try:
         rootless.check()
     except LabError as error:
-        pytest.skip(str(error))
+        leave_out(str(error))
     with Lab() as lab:
         yield FirewallPair(lab)
 
