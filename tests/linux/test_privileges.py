@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 
@@ -71,31 +70,6 @@ else:
     if "CAP_SYS_NICE" in answer:
         pytest.skip(answer)
     assert answer == "True\nTrue"
-
-
-def test_dies_with_its_parent() -> None:
-    """The grandchild is asked to end when the child is killed."""
-    code = """
-import signal, time
-parent = os.getpid()
-if os.fork() == 0:
-    privileges.die_with_parent()
-    signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b"asked"), os._exit(0)))
-    os.write(1, b"ready ")
-    while True:
-        signal.pause()
-while True:
-    signal.pause()
-"""
-    child = subprocess.Popen(
-        [sys.executable, "-c", "import os\nfrom carpd.linux import privileges" + code], stdout=subprocess.PIPE
-    )
-    assert child.stdout
-    assert child.stdout.read(6) == b"ready "
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    assert child.stdout.read() == b"asked"
-    child.stdout.close()
 
 
 def test_this_process_can_be_asked() -> None:

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from carpd.config.problems import Problems, Severity
 from carpd.config.settings import HostSettings
-
-PASSWORD_LIMIT = 19
-"""Bytes. The BSDs' tools ignore what follows, ucarp refuses it. Ref: spec carp §3."""
+from carpd.wire.carp_auth import PASSWORD_LIMIT
 
 
 def check_password(host: HostSettings, readable: bool, problems: Problems) -> None:

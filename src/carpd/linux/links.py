@@ -12,7 +12,6 @@ from carpd.linux.netlink import NetlinkListener, NetlinkSocket
 from carpd.wire import netlink, rtnetlink
 from carpd.wire.rtnetlink import AddressMessage, LinkMessage
 
-LOOPBACK = "lo"
 _PASSES_FRAMES = (rtnetlink.OPERSTATE_UNKNOWN, rtnetlink.OPERSTATE_UP)
 _DATAGRAMS_AT_ONCE = 64
 

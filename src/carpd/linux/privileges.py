@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import signal
 import struct
 from pathlib import Path
 
@@ -20,7 +19,6 @@ _NEEDED = {"CAP_NET_ADMIN": _CAP_NET_ADMIN, "CAP_NET_RAW": _CAP_NET_RAW}
 _HANDED_ON = {**_NEEDED, "CAP_IPC_LOCK": _CAP_IPC_LOCK, "CAP_SYS_NICE": _CAP_SYS_NICE}
 
 _MCL_CURRENT, _MCL_FUTURE = 1, 2
-_PR_SET_PDEATHSIG = 1
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
 _CAPABILITY_HEADER = struct.pack("=Ii", 0x20080522, 0)  # version 3; this thread
 _CAPABILITY_SETS = struct.Struct("=IIIIII")  # effective, permitted and inheritable: the low 32 bits, then the high ones
@@ -72,18 +70,6 @@ def keep_capabilities_for_children() -> str | None:
         _capset(_CAPABILITY_HEADER, _CAPABILITY_SETS.pack(*low, *high))
         for number in ours:
             _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0)
-    except OSError as error:
-        return error.strerror
-    return None
-
-
-def die_with_parent() -> str | None:
-    """Have this process asked to end (SIGTERM) when the thread that started it has ended, even by being killed.
-
-    One that ended before this call is not noticed: check `os.getppid()` after it.
-    """
-    try:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     except OSError as error:
         return error.strerror
     return None

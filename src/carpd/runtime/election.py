@@ -23,7 +23,7 @@ from typing import NamedTuple
 from carpd.carp.engine import CarpEngine
 from carpd.carp.status import host_status, interface_status
 from carpd.effects import DemotionChanged, Effect, StateChanged
-from carpd.errors import SystemCallError
+from carpd.errors import DecodeError, SystemCallError
 from carpd.events import (
     AdvertisementSent,
     Configure,
@@ -71,7 +71,7 @@ class Election:
         self._channel = channel
         self._engine = CarpEngine()
         self._ports: dict[str, InterfacePort] = {}
-        self._performer = Performer(self._ports.get)
+        self._performer = Performer(self._ports.get, lambda text: self._log(logging.ERROR, text))
         self._links = LinkMonitor()
         self._timer = Timer()
         self._poll = select.epoll()
@@ -98,7 +98,7 @@ class Election:
         that went and came back must be seen going before the supervisor says that it is prepared again.
         """
         heard_until = self._hear()
-        for change in self._links.changes():
+        for change in self._link_changes():
             self._link_changed(change)
         for message in self._listen():
             self._told(message)
@@ -159,6 +159,20 @@ class Election:
 
     # Links
 
+    def _link_changes(self) -> list[LinkChange]:
+        try:
+            return self._links.changes()
+        except (SystemCallError, DecodeError, OSError) as error:  # elections go on with what is known
+            self._log(logging.ERROR, f"changes of the links can't be read: {error}")
+            return []
+
+    def _present_links(self) -> list[Link]:
+        try:
+            return links()
+        except SystemCallError as error:
+            self._log(logging.ERROR, str(error))
+            return []
+
     def _link_changed(self, change: LinkChange) -> None:
         if isinstance(change, (LinkAppeared, LinkChanged)):
             self._use(change.link)
@@ -167,8 +181,15 @@ class Election:
         elif isinstance(change, AddressesChanged):
             for port in self._ports.values():
                 if port.link.index == change.index:
-                    port.read_addresses()
-                    self._feed(time.monotonic_ns(), port.as_event())
+                    self._read_addresses(port)
+
+    def _read_addresses(self, port: InterfacePort) -> None:
+        try:
+            port.read_addresses()
+        except SystemCallError as error:
+            self._log(logging.ERROR, f"{port.link.name}: its addresses can't be read: {error}")
+            return
+        self._feed(time.monotonic_ns(), port.as_event())
 
     def _use(self, link: Link) -> None:
         """An interface is there, or has changed; under its name there may have been another one."""
@@ -226,7 +247,7 @@ class Election:
     def _configure(self, now: int, message: Configure) -> None:
         before = {config.name: config for config in self._performer.configs}
         self._performer.configure((before | {c.name: c for c in message.virtual_hosts}).values())
-        for link in links():
+        for link in self._present_links():
             self._use(link)
         self._feed(now, message)
         self._performer.configure(message.virtual_hosts)

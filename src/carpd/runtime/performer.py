@@ -5,9 +5,10 @@ Ref: design §4, "a packet, socket to effect, in six hops"; §7 for why each is 
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterable
-from errno import EADDRNOTAVAIL, ENETDOWN, ENODEV
+from errno import EADDRNOTAVAIL, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENODEV
 from functools import singledispatchmethod
 
 from carpd.carp.announce import answering_mac
@@ -20,15 +21,23 @@ from carpd.runtime.interface_port import InterfacePort
 from carpd.wire.carp import GROUP4, GROUP6, Advertisement
 from carpd.wire.frames import advertisement_frame, arp_frame, neighbor_advertisement_frame
 
+GROUPS = {Family.IPV4: GROUP4, Family.IPV6: GROUP6}
+
+PEER_IS_AWAY = (EHOSTDOWN, EHOSTUNREACH)
+"""A peer that is down is no failure of ours, and must not demote who is left. Ref: spec carp §11.1, OpenBSD."""
+
 NO_SOURCE = {Family.IPV4: bytes(4), Family.IPV6: None}
 """The source where the interface has no address of its own: FreeBSD sends from 0.0.0.0; IPv6 has no such form."""
 
 
 class Performer:
-    """The virtual hosts' hands. `port` finds the interface of a virtual host, or None while there is none."""
+    """The virtual hosts' hands. `port` finds the interface of a virtual host, or None while there is none; `complain`
+    is told of failures that the engine can do nothing about.
+    """
 
-    def __init__(self, port: Callable[[str], InterfacePort | None]) -> None:
+    def __init__(self, port: Callable[[str], InterfacePort | None], complain: Callable[[str], None]) -> None:
         self._port = port
+        self._complain = complain
         self._addresses = AddressTable()
         self._leases = LeaseKeeper()
         self._configs: dict[str, VirtualHostConfig] = {}
@@ -59,27 +68,27 @@ class Performer:
         return AdvertisementSent(action.host, action.family, error)
 
     def _advertise(self, config: VirtualHostConfig, port: InterfacePort, family: Family, message: Advertisement) -> int:
-        """To the group, the peers, or both; return the errno of the first that failed."""
+        """To the group and every peer, whatever becomes of the others; return the first errno, 0 if all were sent."""
         source = port.source(family) or NO_SOURCE[family]
         if source is None:
             return EADDRNOTAVAIL
-        error = 0
+        errors = []
         if config.multicast:
-            group = GROUP4 if family is Family.IPV4 else GROUP6
             mac = answering_mac(config, port.mac)
-            frame = advertisement_frame(message, source_mac=mac, source=source, destination=group)
-            error = port.packets.send(frame)
+            frame = advertisement_frame(message, source_mac=mac, source=source, destination=GROUPS[family])
+            errors.append(port.packets.send(frame))
         for peer in config.peers:
             if peer.version == family:
-                error = error or port.send_unicast(family, source, peer.packed, message.to_bytes())
-        return error
+                error = port.send_unicast(family, source, peer.packed, message.to_bytes())
+                errors.append(0 if error in PEER_IS_AWAY else error)
+        return next(filter(None, errors), 0)
 
     @perform.register
     def _send_with_own_mac(self, action: SendWithOwnMac) -> None:
         port = self._port(action.interface)
         source = port.source(action.family) or NO_SOURCE[action.family] if port else None
         if port and source:
-            group = GROUP4 if action.family is Family.IPV4 else GROUP6
+            group = GROUPS[action.family]
             port.packets.send(
                 advertisement_frame(action.message, source_mac=port.mac, source=source, destination=group)
             )
@@ -93,13 +102,16 @@ class Performer:
     @perform.register
     def _surrender(self, action: SurrenderLease) -> None:
         config = self._configs[action.host]
-        self._leases.surrender(config.interface, config.vhid)
+        error = self._leases.surrender(config.interface, config.vhid)
+        if error:
+            self._complain(f"{config.name}: the lease gate can't be closed, it closes by itself: {os.strerror(error)}")
 
     @perform.register
     def _release(self, action: ReleaseAddresses) -> None:
         index = self._device_index.get(action.host)
-        if index is not None:
-            self._addresses.remove(index, action.addresses)
+        error = self._addresses.remove(index, action.addresses) if index is not None else 0
+        if error:
+            self._complain(f"{action.host}: the addresses can't be taken away: {os.strerror(error)}")
 
     @perform.register
     def _announce(self, action: Announce) -> None:

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from hmac import compare_digest
 
 KEY_SIZE = 20
-"""Bytes of the key in the kernels. Their tools let a password have one less."""
+"""Bytes of the key in the kernels."""
+
+PASSWORD_LIMIT = KEY_SIZE - 1
+"""Bytes of a password: the BSDs' tools ignore what follows, ucarp refuses it."""
 
 _BLOCK_SIZE = 64  # of SHA-1
 _VERSION_TYPE = b"\x02\x01"  # a byte each here, packed in one on the wire

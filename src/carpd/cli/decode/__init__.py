@@ -18,10 +18,8 @@ from carpd.errors import DecodeError
 from carpd.trace.pcap import CapturedFrame, read_capture
 from carpd.wire import carp
 from carpd.wire.carp import is_vrrp
-from carpd.wire.carp_auth import KEY_SIZE
+from carpd.wire.carp_auth import PASSWORD_LIMIT
 from carpd.wire.pfsync import header as pfsync
-
-_PASSWORD_LIMIT = KEY_SIZE - 1  # as the tools of the BSDs have it
 
 _Show = Callable[[SeenPacket], str]
 """The lines for a packet. Raises DecodeError if there is nothing to show."""
@@ -105,8 +103,8 @@ def _digests(args: argparse.Namespace) -> Digests:
         key = None
     if key is None and args.address:
         raise ValueError("a digest is checked with the password too: give --password or --password-file")
-    if key is not None and len(key) > _PASSWORD_LIMIT:
-        raise ValueError(f"a password has at most {_PASSWORD_LIMIT} bytes, this one has {len(key)}")
+    if key is not None and len(key) > PASSWORD_LIMIT:
+        raise ValueError(f"a password has at most {PASSWORD_LIMIT} bytes, this one has {len(key)}")
     return Digests(key, [address.ip.packed for address in args.address])
 
 
