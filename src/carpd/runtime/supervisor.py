@@ -124,7 +124,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
-        LOG.info("carpd %s, node %s: %d virtual hosts", __version__, self._config.node, len(self._by_name))
+        hosts = ", ".join(self._by_name)
+        LOG.info("carpd %s, node %s: virtual hosts %s", __version__, self._config.node, hosts)
         reason = privileges.keep_capabilities_for_children()
         if reason:
             LOG.warning("%s", reason)
