@@ -34,6 +34,11 @@ class CounterSequence:
         self._sent.append(value)
         return value
 
+    def below(self, limit: int) -> int:
+        """A random number from 0 to below the limit, drawn like first counters."""
+        self._random_state, value = _splitmix64(self._random_state)
+        return value % limit
+
     def heard(self, counter: int) -> None:
         """Take over the counter of a peer's valid advertisement."""
         self._last = counter

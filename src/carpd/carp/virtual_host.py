@@ -271,7 +271,10 @@ class VirtualHost:
             return self._left(now)
         if ad <= own:  # a tie too: whoever hears the other first yields
             reason = Reason.LESS_DEMOTED if ad.demotion < own.demotion else Reason.BETTER_MASTER
-            return [*self._step_down(bow_out=False), *self._last_word(own, ad), *self._become_backup(now, reason)]
+            effects = [*self._step_down(bow_out=False), *self._last_word(own, ad), *self._become_backup(now, reason)]
+            if ad == own:
+                self._wait_a_little_longer()
+            return effects
         if self._answered_worse_master:
             return []
         # A second master, worse than we are: after a partition, say. Our answer makes it step down now and moves the
@@ -279,6 +282,13 @@ class VirtualHost:
         self._answered_worse_master = True
         self._announce_countdown = REPEAT_AFTER
         return [*self._advertise(now), *self._announce()]
+
+    def _wait_a_little_longer(self) -> None:
+        """After a tie the other may have yielded at the same moment. With timers as exact as ours both would take over
+        together and yield together again, for seconds: so each waits up to half an interval more.
+        """
+        extra = self._sequence.below(self._interval_ns // 2)
+        self._master_down = {family: deadline + extra for family, deadline in self._master_down.items()}
 
     def _last_word(self, own: Preference, ad: Preference) -> list[Effect]:
         """After a partition the better master may not know that there were two: it shall hear of us once, and announce
