@@ -15,7 +15,7 @@ def test_who_yields_to_an_equal_waits_up_to_half_an_interval_longer() -> None:
     for _ in range(20):
         node.hear(advskew=100)
         assert node.state is CarpState.BACKUP
-        wait = node.wait()
+        wait = node.wait
         assert wait is not None
         assert master_down <= wait < master_down + interval // 2
         waits.add(wait)
@@ -27,4 +27,4 @@ def test_who_yields_to_an_equal_waits_up_to_half_an_interval_longer() -> None:
 def test_who_yields_to_a_better_one_waits_as_ever() -> None:
     node = Node.master()
     node.hear(advskew=99)
-    assert node.wait() == host_config().master_down_ns
+    assert node.wait == host_config().master_down_ns
