@@ -11,9 +11,14 @@ from carpd.cli.check import check
 
 HOST = '[carp.{0}]\ninterface = "{0}"\nvhid = 1\naddresses = ["192.0.2.{1}"]\npassword_file = "password"\n'
 
+PFSYNC = '[pfsync]\nsyncdev = "eth2"\ntransport = "plain"\n'
+
 CASES = {
     "good": (HOST.format("lan", 1), 0, ["FILE: ok: 1 virtual host on node fw-a"]),
     "two": (HOST.format("lan", 1) + HOST.format("wan", 2), 0, ["FILE: ok: 2 virtual hosts on node fw-a"]),
+    "pfsync": (PFSYNC, 0, ["FILE: ok: pfsync on eth2 on node fw-a"]),
+    "all": (HOST.format("lan", 1) + PFSYNC, 0, ["FILE: ok: 1 virtual host and pfsync on eth2 on node fw-a"]),
+    "an error of pfsync": (PFSYNC + "maxupd = 256\n", 3, ["FILE:4: error: pfsync.maxupd = 256: maxupd is 0 to 255"]),
     "a warning": (
         HOST.format("lan", 1) + "advbase = 90",
         0,

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from carpd.config.keys import KEYS
+from carpd.config.keys import CARP_KEYS, IGNORE_KEYS, PFSYNC_KEYS
 from carpd.config.locate import key_lines
 from carpd.config.parse import load
 
@@ -19,7 +19,22 @@ VALUES = st.recursive(
     | st.floats().map(str)
     | st.just("1979-05-27")
     | st.just("07:32:00")
-    | st.sampled_from(["0", "1", "255", '"192.0.2.1"', '"fe80::1/64"', '"virtual"', '"eth1"', r'"\u0000"'])
+    | st.sampled_from(
+        [
+            "0",
+            "1",
+            "255",
+            '"0x1/0xf"',
+            '"plain"',
+            '"1301"',
+            '"pfsync.key"',
+            '"192.0.2.1"',
+            '"fe80::1/64"',
+            '"virtual"',
+            '"eth1"',
+            r'"\u0000"',
+        ]
+    )
     | st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\"\\'"), max_size=20).map(
         '"{}"'.format
     ),
@@ -29,14 +44,28 @@ VALUES = st.recursive(
     ),
     max_leaves=5,
 ).map(lambda value: str(value).lower() if isinstance(value, bool) else str(value))
-NAMES = st.sampled_from([*KEYS, "carp", "node", "lan", "fw-b", '"a b"', '"é\\n"'])
+NAMES = st.sampled_from(
+    [*CARP_KEYS, *PFSYNC_KEYS, *IGNORE_KEYS, "carp", "pfsync", "node", "lan", "fw-b", '"a b"', '"é\\n"']
+)
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(".".join)
 SNIPPETS = (
     st.builds("{} = {}\n".format, PATHS, VALUES)
     | st.builds("\n[{}]\n".format, PATHS)
     | st.sampled_from(["\n", "#", '"', "'''", '"""', "[", "]", "{", "}", "=", ",", ".", "\\", "\r\n", "\0", "é"])
 )
-SOURCE = (Path(__file__).parents[2] / "packaging" / "carpd.toml").read_text()
+SOURCE = (
+    (Path(__file__).parents[2] / "packaging" / "carpd.toml").read_text().replace("/etc/carpd/", "")
+    + """
+[node.fw-b.pfsync]
+maxupd = 64
+
+[pfsync.ignore]
+addresses = ["192.0.2.0/24", "2001:db8::/32"]
+protocols = ["icmp", 47]
+marks = [5, "0x10/0xff"]
+zones = [1]
+"""
+)
 
 
 @st.composite
@@ -52,16 +81,20 @@ def mutated(draw: st.DrawFn) -> str:
 
 def assigned() -> st.SearchStrategy[str]:
     """Valid TOML for the most part, with any value for any key."""
-    return st.lists(SNIPPETS, max_size=8).map("".join) | st.builds(
-        "[carp.lan]\n{}\n[node.fw-b.carp.lan]\n{}".format,
-        st.dictionaries(NAMES, VALUES).map(lambda table: "\n".join(f"{key} = {table[key]}" for key in table)),
-        st.dictionaries(NAMES, VALUES).map(lambda table: "\n".join(f"{key} = {table[key]}" for key in table)),
+    table = st.dictionaries(NAMES, VALUES).map(lambda table: "\n".join(f"{key} = {table[key]}" for key in table))
+    return (
+        st.lists(SNIPPETS, max_size=8).map("".join)
+        | st.builds("[carp.lan]\n{}\n[node.fw-b.carp.lan]\n{}".format, table, table)
+        | st.builds("[pfsync]\n{}\n[pfsync.ignore]\n{}\n[node.fw-b.pfsync]\n{}".format, table, table, table)
     )
 
 
 @given(text=mutated() | assigned())
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_nothing_in_a_file_raises(tmp_path: Path, text: str) -> None:
+    for name in ("password", "pfsync.key"):
+        (tmp_path / name).write_text("0123456789abcdef\n")
+        (tmp_path / name).chmod(0o600)
     file = tmp_path / "carpd.toml"
     file.write_bytes(text.encode())
     loaded = load(file, "fw-b", {"eth1": [ip_address("192.0.2.1")]})

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from carpd.config.keys import KEYS
-from carpd.config.model import Config, DemotionMode, MacMode, MasterDownRule, VirtualHostConfig
+from carpd.config.keys import CARP_KEYS
+from carpd.config.model import Config, DemotionMode, MacMode, MasterDownRule, Transport, VirtualHostConfig
 from carpd.config.parse import Loaded, load
 from carpd.config.rules import OwnAddresses
 
@@ -48,6 +48,7 @@ PASSWORDS = {
     "long": b"x" * 1000,
     "empty": b"\n",
     "zero": b"a\0b\n",
+    "pfsync.key": b"dGhpcnR5LXR3byByYW5kb20gYnl0ZXMgb2YgYmFzZTY0\n",
     "open": b"xyzzy\n",
 }
 
@@ -106,19 +107,21 @@ ONE_VIRTUAL_HOST: dict[str, tuple[str, list[str]]] = {
         "",
         [
             'error: carp: there is no virtual host: write at least [carp.lan] and, below it, interface = "eth1", '
-            'vhid = 1, addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"'
+            'vhid = 1, addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"; '
+            "or [pfsync], for the state table alone",
         ],
     ),
     "an empty carp table": (
         "\n[carp]",
         [
             '2: error: carp: there is no virtual host: write at least [carp.lan] and, below it, interface = "eth1", '
-            'vhid = 1, addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"'
+            'vhid = 1, addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"; '
+            "or [pfsync], for the state table alone",
         ],
     ),
     "carp is no table": (
         "carp = 3",
-        ["1: error: carp = 3: must be a table, [carp.NAME] or [node.NODE.carp.NAME], not a whole number"],
+        ["1: error: carp = 3: must be a table, [carp.NAME], not a whole number"],
     ),
     "a virtual host is no table": (
         "carp.lan = 3",
@@ -133,7 +136,10 @@ ONE_VIRTUAL_HOST: dict[str, tuple[str, list[str]]] = {
         ['2: error: carp.interface = "eth1": must be a table, [carp.NAME], not a string'],
     ),
     "an unknown table": ("[crap.wan]\n" + lan(), ["1: error: crap: unknown table: did you mean carp?"]),
-    "pfsync, which is to come": ("pfsync = 1\n" + lan(), ["1: error: pfsync = 1: unknown table: known are carp, node"]),
+    "a table like no other": (
+        "defer = 1\n" + lan(),
+        ["1: error: defer = 1: unknown table: known are carp, pfsync, node"],
+    ),
     "the name of a virtual host is too long": (
         lan().replace("carp.lan", "carp.elevenchars"),
         [
@@ -160,7 +166,7 @@ ONE_VIRTUAL_HOST: dict[str, tuple[str, list[str]]] = {
     ),
     "a key like no other": (
         lan("xxxxxx = 1.5"),
-        [f"6: error: carp.lan.xxxxxx = 1.5: unknown key: known are {', '.join(KEYS)}"],
+        [f"6: error: carp.lan.xxxxxx = 1.5: unknown key: known are {', '.join(CARP_KEYS)}"],
     ),
     "all that is required is missing": (
         "\n[carp.lan]",
@@ -319,9 +325,8 @@ ONE_VIRTUAL_HOST: dict[str, tuple[str, list[str]]] = {
     "a peer with a zone": (
         lan('peers = ["fe80::2%eth1"]'),
         [
-            '6: error: carp.lan.peers = "fe80::2%eth1": write it without % and what follows: the interface is that of '
-            "the "
-            "virtual host"
+            '6: error: carp.lan.peers = "fe80::2%eth1": write it without % and what follows: the interface has a key '
+            "of its own"
         ],
     ),
     "a peer of another family": (
@@ -459,7 +464,7 @@ ONE_VIRTUAL_HOST: dict[str, tuple[str, list[str]]] = {
             "6: error: carp.wan.multicast = false: nobody would hear an advertisement: list the other nodes in peers, "
             "or "
             "leave multicast on",
-            "7: error: node = [{}]: must be a table, [carp.NAME] or [node.NODE.carp.NAME], not an array",
+            "7: error: node = [{}]: must be a table, [node.NODE.carp.NAME] or [node.NODE.pfsync], not an array",
         ],
     ),
 }
@@ -502,7 +507,7 @@ ADDRESSES = {
     "255.255.255.255": "is a reserved address: only a unicast address can be a host's",
     "240.0.0.1/24": "is a reserved address: only a unicast address can be a host's",
     "::ffff:192.0.2.1": "is an IPv4 address in disguise: only a unicast address can be a host's",
-    "fe80::1%eth1/64": "write it without % and what follows: the interface is that of the virtual host",
+    "fe80::1%eth1/64": "write it without % and what follows: the interface has a key of its own",
     "192.0.2.1/33": 'must be an address, such as "192.0.2.1/24" or "2001:db8::1/64"',
     "192.0.2.01/24": 'must be an address, such as "192.0.2.1/24" or "2001:db8::1/64"',
     "": 'must be an address, such as "192.0.2.1/24" or "2001:db8::1/64"',
@@ -616,7 +621,8 @@ BETWEEN_HOSTS: dict[str, tuple[str, list[str]]] = {
         "[node.fw-b.carp.lan]",
         [
             'error: carp: there is no virtual host: write at least [carp.lan] and, below it, interface = "eth1", '
-            'vhid = 1, addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"',
+            'vhid = 1, addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"; '
+            "or [pfsync], for the state table alone",
             "1: error: node.fw-b.carp.lan: unknown virtual host: there is none",
         ],
     ),
@@ -635,7 +641,7 @@ BETWEEN_HOSTS: dict[str, tuple[str, list[str]]] = {
     ),
     "a node that is no table": (
         lan("[node]", "fw-b = 1"),
-        ["7: error: node.fw-b = 1: must be a table, [node.NODE.carp.NAME], not a whole number"],
+        ["7: error: node.fw-b = 1: must be a table, [node.NODE.carp.NAME] or [node.NODE.pfsync], not a whole number"],
     ),
     "a pair of values that is wrong on one node": (
         lan("advbase = 0", "advskew = 1", "[node.fw-b.carp.lan]", "advskew = 0"),
@@ -797,7 +803,7 @@ def test_demotion_factors(file: Path, keys: tuple[str, ...], factors: tuple[int,
 
 @pytest.mark.parametrize(("node", "advskew"), [("fw-a", 0), ("fw-b", 100)])
 def test_packaged_example(file: Path, node: str, advskew: int) -> None:
-    loaded = read(file, EXAMPLE.read_text().replace("/etc/carpd/password", "password"), node)
+    loaded = read(file, EXAMPLE.read_text().replace("/etc/carpd/", ""), node)
     assert lines(loaded, file) == []
     assert loaded.config is not None
     assert [(host.name, host.advskew, host.group) for host in loaded.config.virtual_hosts] == [
@@ -805,6 +811,8 @@ def test_packaged_example(file: Path, node: str, advskew: int) -> None:
         ("wan", advskew, "edge"),
     ]
     assert all(host.addresses4 and host.addresses6 for host in loaded.config.virtual_hosts)
+    assert loaded.config.pfsync is not None
+    assert (loaded.config.pfsync.syncdev, loaded.config.pfsync.transport) == ("eth2", Transport.SEALED)
 
 
 def test_the_password_stays_out_of_what_is_printed(file: Path) -> None:

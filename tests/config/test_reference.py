@@ -1,32 +1,55 @@
-"""docs/configuration.md says of every key what the parser's own table says."""
+"""docs/configuration.md says of every key what the parser's own tables say, and its examples are right."""
 
 from __future__ import annotations
 
 import enum
+import re
 from pathlib import Path
 
-from carpd.config.keys import DEFAULTS, KEYS
+import pytest
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
+from carpd.config.keys import CARP_KEYS, IGNORE_KEYS, PFSYNC_KEYS, Key
+from carpd.config.parse import load
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 
 
-def _default(name: str) -> str:
-    if KEYS[name].required:
+def _default(key: Key) -> str:
+    if key.required:
         return "required"
-    value = DEFAULTS.get(name)
-    if isinstance(value, enum.Enum):
-        return f'`"{value.value}"`'
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if value is None:
+    if isinstance(key.default, enum.Enum):
+        return f'`"{key.default.value}"`'
+    if isinstance(key.default, bool):
+        return f"`{str(key.default).lower()}`"
+    if key.default is None or key.keys is not None:
         return "none"
-    return f'`"{value}"`' if isinstance(value, str) else "`[]`" if value == () else f"`{value}`"
+    return f'`"{key.default}"`' if isinstance(key.default, str) else "`[]`" if key.default == () else f"`{key.default}`"
 
 
-def test_the_table_of_keys() -> None:
+def _row(key: Key, *, same: bool) -> str:
+    cells = [f"`{key.name}`", _default(key), *(["yes" if key.shared else ""] if same else []), key.meaning]
+    return "| " + " | ".join(cells) + " |"
+
+
+def test_there_is_one_table_of_keys_for_each_table_of_the_file() -> None:
+    written = [line for line in DOCUMENT.splitlines() if line.startswith("| `")]
     rows = [
-        f"| `{key.name}` | {_default(key.name)} | {'yes' if key.shared else ''} | {key.meaning} |"
-        for key in KEYS.values()
+        _row(key, same=keys is not IGNORE_KEYS)
+        for keys in (CARP_KEYS, PFSYNC_KEYS, IGNORE_KEYS)
+        for key in keys.values()
     ]
-    written = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `")]
-    assert written == rows, "the table should be:\n" + "\n".join(rows)
+    assert written == rows, "the tables should be:\n" + "\n".join(rows)
+
+
+EXAMPLES = re.findall(r"^```toml\n(.*?)^```$", DOCUMENT, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("node", ["fw-a", "fw-b"])
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples(tmp_path: Path, example: str, node: str) -> None:
+    for name, content in {"password": "xyzzy", "pfsync.key": "0123456789abcdef"}.items():
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o600)
+    file = tmp_path / "carpd.toml"
+    file.write_text(example.replace("/etc/carpd/", ""))
+    assert [str(problem) for problem in load(file, node).problems] == []

@@ -20,5 +20,8 @@ def check(path: Path, node: str | None, own_addresses: OwnAddresses | None, out:
     if loaded.config is None:
         return EXIT_CONFIG
     count = len(loaded.config.virtual_hosts)
-    print(f"{path}: ok: {count} virtual host{'s' * (count != 1)} on node {loaded.config.node}", file=out)
+    parts = [f"{count} virtual host{'s' * (count != 1)}"] if count else []
+    if loaded.config.pfsync is not None:
+        parts.append(f"pfsync on {loaded.config.pfsync.syncdev}")
+    print(f"{path}: ok: {' and '.join(parts)} on node {loaded.config.node}", file=out)
     return 0

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from carpd.units import SECOND, SKEW, interval_ns
 
@@ -23,6 +23,9 @@ NAME_LIMIT = 15 - len(DEVICE_PREFIX)
 
 Address = IPv4Interface | IPv6Interface
 """A virtual address with the prefix length of its network."""
+
+Network = IPv4Network | IPv6Network
+"""Addresses with a common prefix; a single address is one too."""
 
 
 class MacMode(enum.Enum):
@@ -137,9 +140,84 @@ class VirtualHostConfig:
         return DEVICE_PREFIX + self.name if self.mac is MacMode.VIRTUAL else self.interface
 
 
+class Transport(enum.Enum):
+    """How pfsync messages go from node to node."""
+
+    SEALED = "sealed"
+    """In UDP datagrams, encrypted and authenticated by a secret that the nodes have in common."""
+    PLAIN = "plain"
+    """As IP protocol 240, as the BSDs have it: whoever is on the link can read, make and delete states."""
+
+
+class Version(enum.Enum):
+    """Whom pfsync is spoken with, which settles the form of the messages. Ref: spec pfsync §2, §12."""
+
+    LINUX = "linux"
+    OPENBSD = "openbsd"
+    FREEBSD_1301 = "1301"
+    FREEBSD_1400 = "1400"
+    FREEBSD_1500 = "1500"
+
+    @property
+    def ipv4_only(self) -> bool:
+        """Whether those systems know no pfsync over IPv6. Ref: spec pfsync §1."""
+        return self in (Version.OPENBSD, Version.FREEBSD_1301)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Conntrack marks: those that have `value` in the bits of `mask`."""
+
+    value: int
+    mask: int = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ignore:
+    """Connections that are not synchronised: those that any of these is true of."""
+
+    addresses: tuple[Network, ...] = ()
+    """One of their addresses, in either direction's tuple, is in one of these networks."""
+    protocols: tuple[int, ...] = ()
+    """IP protocol numbers."""
+    marks: tuple[Mark, ...] = ()
+    zones: tuple[int, ...] = ()
+    """Conntrack zones; 0 is that of connections which no rule has put in another."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PfsyncConfig:
+    """How the state table is kept the same on all nodes."""
+
+    syncdev: str
+    """The interface of the link between the nodes."""
+    syncpeers: tuple[IPv4Address | IPv6Address, ...] = ()
+    """The other nodes, of one family. Empty: the multicast groups 224.0.0.240 and ff12::f0."""
+    transport: Transport = Transport.SEALED
+    secrets: tuple[bytes, ...] = field(default=(), repr=False)
+    """Sealed: 1 to 8 of 16 to 256 bytes. The first seals, all open."""
+    secret_file: str | None = None
+    """Where they were read, as a path that can be opened; None if plain."""
+    port: int = 5240
+    """Sealed: the UDP port, of sender and receiver."""
+    maxupd: int = 128
+    """So many changes of a state are merged into one update at most."""
+    max_states: int | None = None
+    """So many states are held for peers at most; None: as many as the kernel's table takes."""
+    local: bool = False
+    """Whether connections that end on the firewall itself are synchronised."""
+    version: Version = Version.LINUX
+    carp_demotion_factor: int = 32
+    """What a bulk update adds to the demotion of every group until it is done; the parser makes it 240 where a virtual
+    host carries its demotion in advskew."""
+    ignore: Ignore = Ignore()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A whole configuration file as one node reads it."""
 
     node: str
     virtual_hosts: tuple[VirtualHostConfig, ...]
+    """Empty only beside `pfsync`: state synchronisation without CARP."""
+    pfsync: PfsyncConfig | None = None

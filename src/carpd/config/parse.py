@@ -4,7 +4,7 @@
          -> locate: lines of keys    -> keys: what each key may be
 
 All nodes that the file names are checked, so that a mistake shows on the first node that gets the file; only what
-depends on the host (password files, its own addresses) is checked for the node alone that reads it.
+depends on the host (password and secret files, its own addresses) is checked for the node alone that reads it.
 """
 
 from __future__ import annotations
@@ -12,29 +12,33 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carpd.config.keys import DEFAULTS, KEYS
+from carpd.config.keys import CARP_KEYS, PFSYNC_KEYS
 from carpd.config.locate import key_lines
-from carpd.config.model import Config, DemotionMode, VirtualHostConfig
-from carpd.config.password import check_password, read_password, readable_by_others
+from carpd.config.model import Config, DemotionMode, Ignore, PfsyncConfig, VirtualHostConfig
+from carpd.config.password import check_password, read_password
+from carpd.config.pfsync_rules import PFSYNC_RULES, check_link, other_nodes
+from carpd.config.private_file import readable_by_others
 from carpd.config.problems import Problem, Problems, dotted
 from carpd.config.rules import (
+    HOST_RULES,
     OwnAddresses,
     check_addresses,
     check_groups,
-    check_host,
     check_own_addresses,
     check_patience,
     check_preference,
     check_required,
+    check_rules,
     check_vhids,
     master_down_ns,
 )
-from carpd.config.settings import Document, HostSettings
+from carpd.config.secret_file import read_secrets
+from carpd.config.settings import Document, NodeSettings, Settings
 
 _ADVSKEW_DEMOTION_FACTOR = 240
 """Where advskew carries the demotion, one step must be more than any advskew. Ref: spec carp §10.2."""
@@ -56,7 +60,7 @@ def load(path: Path, node: str | None = None, own_addresses: OwnAddresses | None
     """Read `path` as `node` (by default this host's name, without its domain) uses it.
 
     Whatever is in the file is reported in the result, never raised; so is a file that can't be read. Without
-    `own_addresses` it is not checked whether a shared address is the host's own.
+    `own_addresses` it is not checked whether a shared address is the host's own, and all syncpeers are kept.
     """
     node = node or os.uname().nodename.partition(".")[0]
     problems = Problems(path)
@@ -69,30 +73,39 @@ def load(path: Path, node: str | None = None, own_addresses: OwnAddresses | None
     if table is None:
         return Loaded(None, problems.in_order())
     document = Document(table, problems)
-    names = dict.fromkeys((node, *document.overrides))
-    hosts_by_node = {dotted((name,)): document.hosts(name) for name in names}
+    nodes = {dotted((name,)): document.node(name) for name in dict.fromkeys((node, *document.nodes))}
+    unnamed = {"every other node": document.node(None)} if document.nodes == (node,) else {}  # nobody is alone
+    _check(nodes, unnamed, readable_by_others(mode), problems)
 
-    check_required(hosts_by_node, problems)
-    unnamed = _others(document, node)
-    check_preference(hosts_by_node | unnamed, problems)
-    check_patience(hosts_by_node | unnamed, problems)
-    for hosts in hosts_by_node.values():
-        check_vhids(hosts, problems)
-        check_addresses(hosts, problems)
-        check_groups(hosts, problems)
-        for host in hosts:
-            check_host(host, problems)
-            check_password(host, readable_by_others(mode), problems)
-
-    hosts = document.hosts(node)
-    keys = [read_password(host, path.parent, problems) for host in hosts]
-    if own_addresses is not None:
-        check_own_addresses(hosts, own_addresses, problems)
+    ours, own = document.node(node), own_addresses or {}
+    keys = [read_password(host, path.parent, problems) for host in ours.hosts]
+    check_own_addresses(ours.hosts, own, problems)
+    pfsync = _pfsync(ours, path.parent, own, problems)
     if problems.errors:
         return Loaded(None, problems.in_order())
-    others = [host for name, theirs in (hosts_by_node | unnamed).items() if name != dotted((node,)) for host in theirs]
-    virtual_hosts = tuple(_virtual_host(host, key, others) for host, key in zip(hosts, keys, strict=True))
-    return Loaded(Config(node=node, virtual_hosts=virtual_hosts), problems.in_order())
+    others = [host for name, other in (nodes | unnamed).items() if name != dotted((node,)) for host in other.hosts]
+    virtual_hosts = tuple(_virtual_host(host, key, others) for host, key in zip(ours.hosts, keys, strict=True))
+    return Loaded(Config(node=node, virtual_hosts=virtual_hosts, pfsync=pfsync), problems.in_order())
+
+
+def _check(
+    nodes: Mapping[str, NodeSettings], unnamed: Mapping[str, NodeSettings], readable: bool, problems: Problems
+) -> None:
+    """What does not depend on the host: `unnamed` stands for nodes without a table; others may read the file."""
+    check_required({name: settings.tables for name, settings in nodes.items()}, problems)
+    hosts_by_node = {name: settings.hosts for name, settings in (*nodes.items(), *unnamed.items())}
+    check_preference(hosts_by_node, problems)
+    check_patience(hosts_by_node, problems)
+    for settings in nodes.values():
+        check_vhids(settings.hosts, problems)
+        check_addresses(settings.hosts, problems)
+        check_groups(settings.hosts, problems)
+        for host in settings.hosts:
+            check_rules(host, HOST_RULES, problems)
+            check_password(host, readable, problems)
+        if settings.pfsync is not None:
+            check_rules(settings.pfsync, PFSYNC_RULES, problems)
+            check_link(settings.pfsync, settings.hosts, problems)
 
 
 def _toml(data: bytes, problems: Problems) -> dict[str, Any] | None:
@@ -113,17 +126,31 @@ def _toml(data: bytes, problems: Problems) -> dict[str, Any] | None:
     return table
 
 
-def _others(document: Document, node: str) -> dict[str, tuple[HostSettings, ...]]:
-    """The nodes without a table of their own, as far as there must be one: a node is not alone."""
-    return {"every other node": document.hosts(None)} if list(document.overrides) == [node] else {}
-
-
-def _virtual_host(host: HostSettings, key: bytes, others: Iterable[HostSettings]) -> VirtualHostConfig:
+def _virtual_host(host: Settings, key: bytes, others: Iterable[Settings]) -> VirtualHostConfig:
     """The model's form of settings without an error; `others` are the virtual hosts of the other nodes."""
-    values = {name: host[name] for name in ("interface", "vhid", "addresses", *DEFAULTS) if name in KEYS}
+    values = {name: host[name] for name in CARP_KEYS if name not in ("password", "password_file")}
     values["others_master_down_ns"] = min((master_down_ns(o) for o in others if o.name == host.name), default=None)
     if host["demotion"] is not DemotionMode.COUNTER:
         for factor in ("ifdown_demotion_factor", "senderr_demotion_factor"):
             if host.get(factor) is None:
                 values[factor] = _ADVSKEW_DEMOTION_FACTOR
     return VirtualHostConfig(name=host.name, key=key, **values)
+
+
+def _pfsync(node: NodeSettings, directory: Path, own: OwnAddresses, problems: Problems) -> PfsyncConfig | None:
+    """What [pfsync] says on this host, None without it. Worth nothing if there are errors."""
+    pfsync = node.pfsync
+    if pfsync is None:
+        return None
+    syncpeers = other_nodes(pfsync, own, problems)
+    secrets = read_secrets(pfsync, directory, problems)
+    if problems.errors:
+        return None
+    values = {name: pfsync[name] for name in PFSYNC_KEYS if name not in ("syncpeer", "secret_file", "ignore")}
+    if pfsync.get("carp_demotion_factor") is None and any(host["demotion"].in_advskew for host in node.hosts):
+        values["carp_demotion_factor"] = _ADVSKEW_DEMOTION_FACTOR
+    if pfsync["secret_file"] is not None:
+        values["secret_file"] = str(directory / pfsync["secret_file"])
+    if ignore := pfsync.get("ignore"):
+        values["ignore"] = Ignore(**{name: setting.value for name, setting in ignore.value.items()})
+    return PfsyncConfig(syncpeers=syncpeers, secrets=secrets, **values)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
+from carpd.config.private_file import read_private_file
 from carpd.config.problems import Problems, Severity
-from carpd.config.settings import HostSettings
+from carpd.config.settings import Settings
 from carpd.wire.carp_auth import PASSWORD_LIMIT
 
 
-def check_password(host: HostSettings, readable: bool, problems: Problems) -> None:
+def check_password(host: Settings, readable: bool, problems: Problems) -> None:
     """Check what stands in the configuration; `readable`: others may read that."""
     setting = host.get("password")
     if setting is None or setting.refused:
@@ -22,36 +22,20 @@ def check_password(host: HostSettings, readable: bool, problems: Problems) -> No
         problems.add(Severity.WARNING, setting.path, message)
 
 
-def read_password(host: HostSettings, directory: Path, problems: Problems) -> bytes:
+def read_password(host: Settings, directory: Path, problems: Problems) -> bytes:
     """The key of the digest on this node, empty without a password. A relative name is below `directory`."""
     if host["password"] is not None:
         return str(host["password"]).encode()
     setting = host.get("password_file")
     if setting is None or setting.refused:
         return b""
-    file: Path = directory / setting.value
-    try:
-        mode = file.stat().st_mode
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for a writer
-            problems.error(setting.path, "is no regular file", setting.raw)
-            return b""
-        with file.open("rb") as stream:
-            password = stream.read(PASSWORD_LIMIT + len("\n") + 1).removesuffix(b"\n")
-    except (OSError, ValueError) as error:  # ValueError: a name that the system can't even express
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        problems.error(setting.path, f"can't be read: {reason}", setting.raw)
+    content = read_private_file(setting, directory, PASSWORD_LIMIT + len("\n") + 1, Severity.WARNING, problems)
+    if content is None:
         return b""
+    password = content.removesuffix(b"\n")
     if fault := _fault(password):
         problems.error(setting.path, fault, setting.raw)
-    if readable_by_others(mode):
-        message = "others can read this file: take that permission from them (chmod o-r)"
-        problems.add(Severity.WARNING, setting.path, message, setting.raw)
     return password
-
-
-def readable_by_others(mode: int) -> bool:
-    """By anybody, that is: a group that may read it is how an unprivileged carpd is given the password."""
-    return bool(mode & stat.S_IROTH)
 
 
 def _fault(password: bytes) -> str | None:

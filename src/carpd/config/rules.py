@@ -1,5 +1,7 @@
 """What values must not be together: in one virtual host, between those of a node, and between nodes.
 
+Those of pfsync are in `pfsync_rules`.
+
 A rule says nothing about a value that was refused by itself: one mistake is one line.
 """
 
@@ -9,15 +11,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from carpd.config.keys import KEYS
 from carpd.config.problems import KeyPath, Problems, Severity, dotted
-from carpd.config.settings import HostSettings
+from carpd.config.settings import Settings
 from carpd.units import SECOND, interval_ns
 
 OwnAddresses = Mapping[str, Collection[IPv4Address | IPv6Address]]
 """The addresses of this host by interface, without zones and without those that carpd has put there."""
 
-HostsByNode = Mapping[str, Sequence[HostSettings]]
+SettingsByNode = Mapping[str, Sequence[Settings]]
 """The virtual hosts as each node would use them, by the node's name as it is to be printed."""
 
 BOW_OUT_ADVBASE = 86
@@ -26,16 +27,16 @@ BOW_OUT_ADVBASE = 86
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Something that a virtual host must not be."""
+    """Something that a virtual host, or pfsync, must not be."""
 
     severity: Severity
     keys: tuple[str, ...]
     """What it looks at. It is reported at the first of them that is set."""
-    broken: Callable[[HostSettings], bool]
+    broken: Callable[[Settings], bool]
     message: str
 
 
-RULES = (
+HOST_RULES = (
     Rule(
         Severity.ERROR,
         ("addresses",),
@@ -116,30 +117,33 @@ RULES = (
 )
 
 
-def check_host(host: HostSettings, problems: Problems) -> None:
-    """The rules within one virtual host."""
-    for rule in RULES:
-        if host.usable(*rule.keys) and rule.broken(host):
-            path, value = host.place(*rule.keys)
+def check_rules(settings: Settings, rules: Iterable[Rule], problems: Problems) -> None:
+    """The rules within one table."""
+    for rule in rules:
+        if settings.usable(*rule.keys) and rule.broken(settings):
+            path, value = settings.place(*rule.keys)
             problems.add(rule.severity, path, rule.message, value)
 
 
-def check_required(hosts_by_node: HostsByNode, problems: Problems) -> None:
+def check_required(tables_by_node: SettingsByNode, problems: Problems) -> None:
     """Every node has the keys that have no default. Nodes are named where others do have the key."""
     lacking: dict[KeyPath, list[str]] = {}
-    for node, hosts in hosts_by_node.items():
-        for host in hosts:
-            for key in KEYS.values():
-                if key.required and host.get(key.name) is None:
-                    lacking.setdefault((*host.path, key.name), []).append(node)
+    meanings: dict[KeyPath, str] = {}
+    for node, tables in tables_by_node.items():
+        for settings in tables:
+            for key in settings.keys.values():
+                if key.required and settings.get(key.name) is None:
+                    path = (*settings.path, key.name)
+                    lacking.setdefault(path, []).append(node)
+                    meanings[path] = key.meaning
     for path, nodes in lacking.items():
-        where = "" if len(nodes) == len(hosts_by_node) else f" on {_listed(nodes)}"
-        problems.error(path, f"is missing{where}: it is {KEYS[path[-1]].meaning}")
+        where = "" if len(nodes) == len(tables_by_node) else f" on {_listed(nodes)}"
+        problems.error(path, f"is missing{where}: it is {meanings[path]}")
 
 
-def check_vhids(hosts: Iterable[HostSettings], problems: Problems) -> None:
+def check_vhids(hosts: Iterable[Settings], problems: Problems) -> None:
     """On one interface each virtual host has its own vhid, and with it its own link-layer address."""
-    seen: dict[tuple[str, int], HostSettings] = {}
+    seen: dict[tuple[str, int], Settings] = {}
     for host in hosts:
         if host.usable("interface", "vhid"):
             first = seen.setdefault((host["interface"], host["vhid"]), host)
@@ -149,11 +153,11 @@ def check_vhids(hosts: Iterable[HostSettings], problems: Problems) -> None:
                 problems.error(path, message, value)
 
 
-def check_addresses(hosts: Iterable[HostSettings], problems: Problems) -> None:
+def check_addresses(hosts: Iterable[Settings], problems: Problems) -> None:
     """A node has each address once. Link-local ones are told apart by their interface."""
-    seen: dict[tuple[str, IPv4Address | IPv6Address], HostSettings] = {}
+    seen: dict[tuple[str, IPv4Address | IPv6Address], Settings] = {}
     for host in hosts:
-        for address in host["addresses"] or ():
+        for address in host["addresses"]:
             scope = host["interface"] if address.ip.is_link_local else ""
             first = seen.get((scope, address.ip))
             seen[scope, address.ip] = host
@@ -165,9 +169,9 @@ def check_addresses(hosts: Iterable[HostSettings], problems: Problems) -> None:
                 )
 
 
-def check_groups(hosts: Iterable[HostSettings], problems: Problems) -> None:
+def check_groups(hosts: Iterable[Settings], problems: Problems) -> None:
     """One amount of demotion must mean the same for all that share it: 1 moves a counter, and no advskew by much."""
-    first: dict[str, HostSettings] = {}
+    first: dict[str, Settings] = {}
     for host in hosts:
         if host.usable("group", "demotion"):
             other = first.setdefault(host["group"], host)
@@ -178,20 +182,27 @@ def check_groups(hosts: Iterable[HostSettings], problems: Problems) -> None:
                 problems.error(path, message, value)
 
 
-def check_own_addresses(hosts: Iterable[HostSettings], own: OwnAddresses, problems: Problems) -> None:
+def check_own_addresses(hosts: Iterable[Settings], own: OwnAddresses, problems: Problems) -> None:
     """A shared address belongs to no host: when another is master it would have two owners."""
     for host in hosts:
-        for address in host["addresses"] or ():
-            for interface, addresses in own.items():
-                if address.ip in addresses and (not address.ip.is_link_local or interface == host["interface"]):
-                    path, _ = host.place("addresses")
-                    message = f"is this host's own address, on {interface}: share one that belongs to no host"
-                    problems.error(path, message, str(address.ip))
+        for address in host["addresses"]:
+            if interface := own_interface(address.ip, host["interface"], own):
+                path, _ = host.place("addresses")
+                message = f"is this host's own address, on {interface}: share one that belongs to no host"
+                problems.error(path, message, str(address.ip))
 
 
-def check_preference(hosts_by_node: HostsByNode, problems: Problems) -> None:
+def own_interface(address: IPv4Address | IPv6Address, link: str | None, own: OwnAddresses) -> str | None:
+    """The interface on which this host has an address that is met on `link`; None if it does not have it."""
+    for interface, addresses in own.items():
+        if address in addresses and (not address.is_link_local or interface == link):
+            return interface
+    return None
+
+
+def check_preference(hosts_by_node: SettingsByNode, problems: Problems) -> None:
     """Nodes of one virtual host differ in advskew: else chance decides who of them is master. Ref: spec carp §19.5."""
-    alike: dict[tuple[str, int, int], list[tuple[str, HostSettings]]] = {}
+    alike: dict[tuple[str, int, int], list[tuple[str, Settings]]] = {}
     for node, hosts in hosts_by_node.items():
         for host in hosts:
             if host.usable("advbase", "advskew"):
@@ -205,9 +216,9 @@ def check_preference(hosts_by_node: HostsByNode, problems: Problems) -> None:
             problems.add(Severity.WARNING, path, message, value)
 
 
-def check_patience(hosts_by_node: HostsByNode, problems: Problems) -> None:
+def check_patience(hosts_by_node: SettingsByNode, problems: Problems) -> None:
     """A node that does not wait for another's next advertisement can't be its backup."""
-    by_name: dict[str, list[tuple[str, HostSettings]]] = {}
+    by_name: dict[str, list[tuple[str, Settings]]] = {}
     for node, hosts in hosts_by_node.items():
         for host in hosts:
             if host.usable("advbase", "advskew", "master_down"):
@@ -225,7 +236,7 @@ def check_patience(hosts_by_node: HostsByNode, problems: Problems) -> None:
                 problems.add(Severity.WARNING, path, message, value)
 
 
-def master_down_ns(host: HostSettings) -> int:
+def master_down_ns(host: Settings) -> int:
     """How long a node with these settings waits for an advertisement, in nanoseconds."""
     waits: int = host["master_down"].master_down_ns(host["advbase"], host["advskew"])
     return waits

@@ -1,4 +1,4 @@
-"""From the tables of a document to what each node would use: [carp.NAME], and over it [node.NODE.carp.NAME]."""
+"""From the tables of a document to what each node would use: [carp.NAME] and [pfsync], and over them [node.NODE.*]."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from carpd.config.keys import DEFAULTS, KEYS, short_name
+from carpd.config.keys import CARP_KEYS, PFSYNC_KEYS, Key
 from carpd.config.model import NAME_LIMIT
 from carpd.config.problems import KeyPath, Problems, dotted, kind
+from carpd.config.values import short_name
 
-_NO_VIRTUAL_HOST = (
+_NOTHING_TO_DO = (
     'there is no virtual host: write at least [carp.lan] and, below it, interface = "eth1", vhid = 1, '
-    'addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"'
+    'addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"; or [pfsync], for the state table alone'
 )
+
+_NODE_FORM = "[node.NODE.carp.NAME] or [node.NODE.pfsync]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,26 +27,29 @@ class Setting:
     raw: object
     """As it is written; None if it is not to be printed."""
     value: Any
-    """As the model wants it. Of what was refused: None, or the good elements."""
+    """As the model wants it; of a table its settings. Of what was refused: None, or the good elements."""
     refused: bool
 
 
-Settings = Mapping[str, Setting]
+Written = Mapping[str, Setting]
+"""The settings that stand in one table."""
 
 
 @dataclass(frozen=True, slots=True)
-class HostSettings:
-    """A virtual host as one node would use it."""
+class Settings:
+    """A virtual host, or pfsync, as one node would use it."""
 
-    name: str
-    common: Settings
-    """What [carp.NAME] says."""
-    override: Settings
-    """What [node.NODE.carp.NAME] says instead."""
+    path: KeyPath
+    keys: Mapping[str, Key]
+    common: Written
+    """What [carp.NAME] or [pfsync] says."""
+    override: Written
+    """What [node.NODE.carp.NAME] or [node.NODE.pfsync] says instead."""
 
     @property
-    def path(self) -> KeyPath:
-        return ("carp", self.name)
+    def name(self) -> str:
+        """Of a virtual host: NAME."""
+        return self.path[-1]
 
     def get(self, key: str) -> Setting | None:
         return self.override.get(key) or self.common.get(key)
@@ -51,13 +57,13 @@ class HostSettings:
     def __getitem__(self, key: str) -> Any:
         """What is set, or else the default; None if there is neither."""
         setting = self.get(key)
-        return DEFAULTS.get(key) if setting is None else setting.value
+        return self.keys[key].default if setting is None else setting.value
 
     def usable(self, *keys: str) -> bool:
         """Whether all of them are there and good. From others, reported already, nothing is to be concluded."""
         settings = {key: self.get(key) for key in keys}
         return all(
-            not KEYS[key].required if setting is None else not setting.refused for key, setting in settings.items()
+            not self.keys[key].required if setting is None else not setting.refused for key, setting in settings.items()
         )
 
     def place(self, *keys: str) -> tuple[KeyPath, object]:
@@ -72,25 +78,55 @@ class HostSettings:
         return self.path, None
 
 
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """All that one node would use."""
+
+    hosts: tuple[Settings, ...]
+    """Its virtual hosts."""
+    pfsync: Settings | None
+
+    @property
+    def tables(self) -> tuple[Settings, ...]:
+        return self.hosts if self.pfsync is None else (*self.hosts, self.pfsync)
+
+
 class Document:
     """All tables of a file, each value read and checked where it stands."""
 
     def __init__(self, document: Mapping[str, Any], problems: Problems) -> None:
-        self.common: dict[str, Settings] = {}
-        self.overrides: dict[str, dict[str, Settings]] = {}
-        """By node and virtual host."""
-        tables = dict(_tables(document, (), "[carp.NAME] or [node.NODE.carp.NAME]", problems, known=("carp", "node")))
-        if "carp" not in document or document["carp"] == {}:
-            problems.error(("carp",), _NO_VIRTUAL_HOST)
-        self._read_common(tables.get("carp", {}), problems)
-        self._read_overrides(tables.get("node", {}), tuple(tables.get("carp", {})), problems)
+        self.carp: dict[str, Written] = {}
+        self.pfsync: Written | None = None
+        self.carp_overrides: dict[str, dict[str, Written]] = {}
+        """By node, also those without any, and virtual host."""
+        self.pfsync_overrides: dict[str, Written] = {}
+        """By node."""
+        forms = {"carp": "[carp.NAME]", "pfsync": "[pfsync]", "node": _NODE_FORM}
+        tables = dict(_tables(document, (), forms, problems))
+        if document.get("carp", {}) == {} and "pfsync" not in document:
+            problems.error(("carp",), _NOTHING_TO_DO)
+        self._read_carp(tables.get("carp", {}), problems)
+        if "pfsync" in tables:
+            self.pfsync = _read(tables["pfsync"], ("pfsync",), PFSYNC_KEYS, problems)
+        self._read_overrides(tables.get("node", {}), tuple(tables.get("carp", {})), "pfsync" in document, problems)
 
-    def hosts(self, node: str | None) -> tuple[HostSettings, ...]:
-        """The virtual hosts as this node would use them; as a node without overrides would, if None."""
-        overrides = self.overrides.get(node, {}) if node is not None else {}
-        return tuple(HostSettings(name, common, overrides.get(name, {})) for name, common in self.common.items())
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Those that have a table of their own."""
+        return tuple(self.carp_overrides)
 
-    def _read_common(self, carp: Mapping[str, Any], problems: Problems) -> None:
+    def node(self, name: str | None) -> NodeSettings:
+        """What this node would use; what a node without overrides would, if None."""
+        overrides = {} if name is None else self.carp_overrides.get(name, {})
+        hosts = tuple(
+            Settings(("carp", host), CARP_KEYS, common, overrides.get(host, {})) for host, common in self.carp.items()
+        )
+        if self.pfsync is None:
+            return NodeSettings(hosts, None)
+        override = {} if name is None else self.pfsync_overrides.get(name, {})
+        return NodeSettings(hosts, Settings(("pfsync",), PFSYNC_KEYS, self.pfsync, override))
+
+    def _read_carp(self, carp: Mapping[str, Any], problems: Problems) -> None:
         check_name = short_name("the name of a virtual host", NAME_LIMIT)
         for name, table in _tables(carp, ("carp",), "[carp.NAME]", problems):
             path = ("carp", name)
@@ -98,46 +134,60 @@ class Document:
                 check_name(name)
             except ValueError as error:
                 problems.error(path, f"{error}: its device is carp-NAME, and Linux allows that 15 characters")
-            self.common[name] = _read(table, path, problems, override=False)
+            self.carp[name] = _read(table, path, CARP_KEYS, problems)
 
-    def _read_overrides(self, nodes: Mapping[str, Any], names: tuple[str, ...], problems: Problems) -> None:
-        form = "[node.NODE.carp.NAME]"
-        for node, node_table in _tables(nodes, ("node",), form, problems):
-            self.overrides[node] = {}
-            for _, hosts in _tables(node_table, ("node", node), form, problems, known=("carp",)):
-                for name, table in _tables(hosts, ("node", node, "carp"), form, problems):
-                    path = ("node", node, "carp", name)
-                    if name not in names:
-                        problems.unknown(path, table, names, "virtual host")
-                    self.overrides[node][name] = _read(table, path, problems, override=True)
+    def _read_overrides(
+        self, nodes: Mapping[str, Any], hosts: tuple[str, ...], pfsync: bool, problems: Problems
+    ) -> None:
+        """`hosts` are the virtual hosts and `pfsync` whether that table is there: there is something to override."""
+        forms = {"carp": "[node.NODE.carp.NAME]", "pfsync": "[node.NODE.pfsync]"}
+        for node, node_table in _tables(nodes, ("node",), _NODE_FORM, problems):
+            path = ("node", node)
+            tables = dict(_tables(node_table, path, forms, problems))
+            self.carp_overrides[node] = {}
+            for name, table in _tables(tables.get("carp", {}), (*path, "carp"), forms["carp"], problems):
+                where: KeyPath = (*path, "carp", name)
+                if name not in hosts:
+                    problems.unknown(where, table, hosts, "virtual host")
+                self.carp_overrides[node][name] = _read(table, where, CARP_KEYS, problems, override=True)
+            if "pfsync" in tables:
+                where = (*path, "pfsync")
+                if not pfsync:
+                    problems.error(where, "there is no [pfsync]: write there what the nodes have in common")
+                self.pfsync_overrides[node] = _read(tables["pfsync"], where, PFSYNC_KEYS, problems, override=True)
 
 
 def _tables(
-    parent: Mapping[str, Any], path: KeyPath, form: str, problems: Problems, known: tuple[str, ...] | None = None
+    parent: Mapping[str, Any], path: KeyPath, form: str | Mapping[str, str], problems: Problems
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The tables in a table, whatever their names are unless some are `known`; what is no such table is reported."""
+    """The tables in a table; what is none is reported. `form` says how to write one: any, or each by its name."""
     for name, raw in parent.items():
         where = (*path, name)
-        if known is not None and name not in known:
-            problems.unknown(where, raw, known, "table")
+        if isinstance(form, Mapping) and name not in form:
+            problems.unknown(where, raw, form, "table")
         elif isinstance(raw, dict):
             yield name, raw
         else:
-            problems.error(where, f"must be a table, {form}, not {kind(raw)}", raw)
+            wanted = form if isinstance(form, str) else form[name]
+            problems.error(where, f"must be a table, {wanted}, not {kind(raw)}", raw)
 
 
-def _read(table: Mapping[str, Any], path: KeyPath, problems: Problems, *, override: bool) -> Settings:
+def _read(
+    table: Mapping[str, Any], path: KeyPath, keys: Mapping[str, Key], problems: Problems, *, override: bool = False
+) -> Written:
     settings = {}
     for name, raw in table.items():
         where = (*path, name)
-        key = KEYS.get(name)
+        key = keys.get(name)
         if key is None:
-            problems.unknown(where, raw, KEYS, "key")
+            problems.unknown(where, raw, keys, "key")
         elif override and key.shared:
             problems.error(where, f"is the same on every node: set it in [{dotted(path[2:])}]", raw)
         else:
             value, refused = key.read(raw)
             for element, message in refused:
                 problems.error(where, message, None if key.secret else element)
+            if key.keys is not None and not refused:
+                value = _read(value, where, key.keys, problems)
             settings[name] = Setting(where, None if key.secret else raw, value, bool(refused))
     return settings
