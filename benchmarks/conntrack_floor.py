@@ -127,6 +127,32 @@ class Bench:
 
         return self._written(self._fill, write, lambda: self._table.delete(self._keys))
 
+    def timeouts(self) -> Cost:
+        writer = Writer()
+
+        def write(entries: Sequence[ConntrackEntry], first: int) -> bytes:
+            return writer.set_timeouts([(flow_key(entry), 900) for entry in entries], first)
+
+        changes = [(key, 900) for key in self._keys]
+        return self._written(self._fill, write, lambda: self._table.set_timeouts(changes))
+
+    def got(self) -> Cost:
+        self._fill()
+        writer, sends = Writer(), range(0, len(self._keys), REQUESTS_AT_ONCE)
+        ready = [writer.get(self._keys[i : i + REQUESTS_AT_ONCE], 1) for i in sends]
+        slots = Slots(REQUESTS_AT_ONCE, 1024)
+        with open_socket(netlink.NETFILTER) as plain:
+
+            def floor() -> None:
+                for data in ready:
+                    plain.send(data)
+                    slots.receive(plain.fileno())
+
+            def ours() -> None:
+                assert None not in self._table.get_many(self._keys)
+
+            return Cost(self._cpu_us(lambda: None, floor), self._cpu_us(lambda: None, ours))
+
     def dumped(self) -> Cost:
         self._fill()
 
@@ -198,7 +224,9 @@ def main(argv: list[str] | None = None) -> int:
             for what, measure in (
                 ("insert", bench.inserts),
                 ("update", bench.updates),
+                ("set timeout", bench.timeouts),
                 ("delete", bench.deletes),
+                ("get", bench.got),
                 ("dump", bench.dumped),
                 ("event NEW", bench.new_events),
                 ("event DESTROY", bench.destroy_events),

@@ -24,9 +24,12 @@ from carpd.wire.pfsync.batches import (
     Clears,
     CompressedDeletes,
     Inserts,
+    Reports,
+    Sequences,
     UpdateRequests,
     Updates,
 )
+from carpd.wire.pfsync.linux_messages import CARRYING, PacketNumber, Report
 from carpd.wire.pfsync.messages import BULK_END, BULK_REQUEST, BULK_START, BulkStatus, Clear
 from carpd.wire.pfsync.numbers import INET6, OUT, Dialect
 from carpd.wire.pfsync.packet import Packet
@@ -121,6 +124,11 @@ ACTIONS = {
     "bulk end": (Packet(6, [BulkStatuses([BulkStatus(CREATOR, 0, BULK_END)])]), "BUS 1 (end)"),
     "no such bulk status": (Packet(6, [BulkStatuses([BulkStatus(CREATOR, 0, 9)])]), "BUS 1 (9)"),
     "clear": (Packet(5, [Clears([Clear("", CREATOR)])]), "CLR 1"),
+    "a numbered packet": (
+        Packet(6, [Sequences([PacketNumber(CREATOR, 2**32)]), CompressedDeletes([IDENTITY])]),
+        "SEQ 1 (4294967296), DEL_C 1",
+    ),
+    "reports": (Packet(6, [Reports([Report(CREATOR, bytes(4), 1, 0, 9, CARRYING)] * 2)]), "REPORT 2"),
     "nothing": (Packet(6, []), "no messages"),
 }
 
@@ -154,6 +162,12 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (second["family"], second["destination"], second["version"]) == (6, "ff12::f0", 5)
     assert second["messages"] == [{"action": "UPD", "count": 1}, {"action": "DEL_C", "count": 3}]
     assert (status, err) == (0, "")
+
+
+def test_json_of_our_own_actions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packet = Packet(6, [Sequences([PacketNumber(CREATOR, 7)]), Reports([Report(CREATOR, bytes(4), 1, 0, 9, 0)])])
+    _, (line,), _ = decode(capsys, capture(tmp_path / "x", frame4(packet.to_bytes())), "--json")
+    assert json.loads(line)["messages"] == [{"action": "SEQ", "count": 1}, {"action": "REPORT", "count": 1}]
 
 
 def test_json_with_states(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,11 +10,25 @@ import pytest
 
 from carpd.errors import SystemCallError
 from carpd.linux import sysctls
-from carpd.linux.conntrack import ConntrackEvents, ConntrackTable, events_enabled
+from carpd.linux.conntrack import (
+    ConntrackEvents,
+    ConntrackTable,
+    ExpectationEvents,
+    events_enabled,
+)
 from carpd.linux.netlink import REQUESTS_AT_ONCE
 from carpd.wire import conntrack
-from carpd.wire.conntrack import ConntrackEntry, FlowTuple, SctpState, SequenceAdjustment, TcpState, flow_key
+from carpd.wire.conntrack import (
+    ConntrackEntry,
+    Expectation,
+    FlowTuple,
+    SctpState,
+    SequenceAdjustment,
+    TcpState,
+    flow_key,
+)
 from carpd.wire.ctnetlink import Change, Event
+from tests.conftest import leave_out
 from tests.linux.firewall_pair import comparable
 
 CLIENT, SERVER, OUTSIDE = bytes([192, 0, 2, 10]), bytes([198, 51, 100, 10]), bytes([198, 51, 100, 1])
@@ -149,6 +163,8 @@ UPDATES = {
     "state": ({"state": TcpState.FIN_WAIT, "original_flags": 0x07, "timeout": 120}, 0),
     "mark": ({"mark": 5}, 0),
     "not told": ({"state": None, "timeout": None, "mark": 6}, 0),
+    "only the state": ({"state": TcpState.CLOSE_WAIT, "timeout": None, "mark": None}, 0),
+    "only the status": ({"status": ASSURED | conntrack.CONFIRMED, "state": None, "timeout": None, "mark": None}, 0),
     "fewer promises": ({"status": conntrack.CONFIRMED | conntrack.SEEN_REPLY}, errno.EBUSY),
     "no reply seen": ({"status": conntrack.CONFIRMED}, errno.EBUSY),
     "expected": ({"status": ASSURED | conntrack.EXPECTED}, errno.EBUSY),
@@ -159,13 +175,14 @@ UPDATES = {
 
 @pytest.mark.parametrize(("changes", "refused"), UPDATES.values(), ids=UPDATES)
 def test_updates(table: ConntrackTable, changes: dict[str, object], refused: int) -> None:
-    assert table.insert([TCP]) == []
-    update = TCP._replace(**changes)  # type: ignore[arg-type]
+    tcp = TCP._replace(mark=3)
+    assert table.insert([tcp]) == []
+    update = tcp._replace(**changes)  # type: ignore[arg-type]
     assert [r.errno for r in table.update([update])] == ([refused] if refused else [])
     (found,) = everything(table)
     applied = {} if refused and "labels" not in changes else changes
     kept = {field: value for field, value in applied.items() if value is not None and field != "labels"}
-    assert comparable(found) == comparable(TCP._replace(**kept))  # type: ignore[arg-type]
+    assert comparable(found) == comparable(tcp._replace(**kept))  # type: ignore[arg-type]
 
 
 def test_gre_keeps_its_timeout(table: ConntrackTable) -> None:
@@ -175,6 +192,107 @@ def test_gre_keeps_its_timeout(table: ConntrackTable) -> None:
     assert found.mark == 9
     assert found.timeout
     assert found.timeout > 3000
+
+
+def test_many_are_looked_up_at_once(table: ConntrackTable) -> None:
+    """In any order, some twice, and some that are not there."""
+    entries = many(2 * REQUESTS_AT_ONCE + 9)
+    assert table.insert(entries[::2]) == []
+    keys = [flow_key(entry) for entry in reversed(entries)] * 2
+    present = {flow_key(entry): comparable(entry) for entry in entries[::2]}
+    found = table.get_many(keys)
+    assert [entry and comparable(entry) for entry in found] == [present.get(key) for key in keys]
+    assert table.get_many([]) == []
+
+
+def test_the_longest_entries_are_looked_up_at_once(table: ConntrackTable) -> None:
+    """What waits for us while the kernel answers has to fit into the receive buffer."""
+    adjustment = SequenceAdjustment(1, 2, 3)
+    entries = [
+        TCP._replace(
+            source=CLIENT6, destination=SERVER6, reply_source=OUTSIDE6, reply_destination=OUTSIDE6, source_port=1 + i,
+            reply_destination_port=1 + i, zone=7, mark=1, status=ASSURED | SNAT | DNAT | conntrack.SEQUENCE_ADJUST,
+            original_adjustment=adjustment, reply_adjustment=adjustment,
+        )
+        for i in range(REQUESTS_AT_ONCE)
+    ]  # fmt: skip
+    sysctls.write("1", "netfilter", "nf_conntrack_acct")
+    sysctls.write("1", "netfilter", "nf_conntrack_timestamp")
+    assert table.insert(entries) == []
+    assert None not in table.get_many([flow_key(entry) for entry in entries])
+
+
+def test_there_is_no_entry_of_what_is_not_tracked(table: ConntrackTable) -> None:
+    unanswerable = PING._replace(destination_port=3 << 8)
+    assert table.insert([PING]) == []
+    assert [entry is None for entry in table.get_many([flow_key(unanswerable), flow_key(PING)])] == [True, False]
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+def test_setting_timeouts(table: ConntrackTable, entry: ConntrackEntry) -> None:
+    """Of every kind, to a longer and a shorter one; nothing else changes."""
+    key = flow_key(entry)
+    assert table.insert([entry]) == []
+    before = table.get(key)
+    assert before
+    for seconds in (2_000_000, 20):
+        assert table.set_timeouts([(key, seconds)]) == []
+        found = table.get(key)
+        assert found
+        assert found.timeout
+        assert seconds - 2 <= found.timeout <= seconds
+        assert comparable(found) == comparable(before)
+    assert len(everything(table)) == 1
+
+
+def test_setting_timeouts_of_many(table: ConntrackTable) -> None:
+    """Those that are gone are told by position."""
+    entries = many(REQUESTS_AT_ONCE + 9)
+    entries[5] = ENTRIES["gre"]
+    gone = (3, REQUESTS_AT_ONCE + 1)
+    keys = [flow_key(entry) for entry in entries]
+    assert table.insert(entries) == []
+    assert table.delete([keys[position] for position in gone]) == []
+    refused = table.set_timeouts([(key, 10_000 + i) for i, key in enumerate(keys)])
+    assert [(r.position, r.errno) for r in refused] == [(position, errno.ENOENT) for position in gone]
+    for i, entry in enumerate(table.get_many(keys)):
+        if i in gone:
+            assert entry is None
+        else:
+            assert entry
+            assert entry.timeout
+            assert 0 <= 10_000 + i - entry.timeout <= 2
+
+
+def test_gre_made_anew_keeps_its_master(table: ConntrackTable) -> None:
+    """As PPTP's tunnel has its control connection."""
+    gre = ENTRIES["gre"]._replace(
+        source=CLIENT, destination=SERVER, reply_source=SERVER, reply_destination=CLIENT, master=MASTER, mark=7
+    )
+    assert table.insert([TCP, gre]) == []
+    assert table.set_timeouts([(flow_key(gre), 2_000_000)]) == []
+    found = table.get(flow_key(gre))
+    assert found
+    assert (found.master, found.mark) == (MASTER, 7)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_gre_that_ends_while_it_is_made_anew(
+    table: ConntrackTable, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """Before or after we read it: it does not come back."""
+    gre = ENTRIES["gre"]
+    get = table.get
+
+    def end_and_get(key: bytes) -> ConntrackEntry | None:
+        found = None if before else get(key)
+        table.delete([key])
+        return found
+
+    assert table.insert([gre]) == []
+    monkeypatch.setattr(table, "get", end_and_get)
+    assert [r.errno for r in table.set_timeouts([(flow_key(gre), 100)])] == [errno.ENOENT]
+    assert everything(table) == []
 
 
 def test_expected_connections(table: ConntrackTable) -> None:
@@ -319,6 +437,54 @@ def test_ends_that_overflowed_are_told_again(table: ConntrackTable) -> None:
         ended |= {entry.source_port for change, entry in heard.events if change is Change.DESTROY}
     assert lost
     assert len(ended) == 500
+    listener.close()
+
+
+CONTROL = TCP._replace(destination_port=21, reply_source_port=21, helper="ftp")
+
+
+def expected(port: int) -> Expectation:
+    """A data connection of FTP."""
+    return Expectation(
+        tuple=FlowTuple(SERVER, CLIENT, conntrack.TCP, 0, port),
+        mask=FlowTuple(b"\xff" * 4, b"\xff" * 4, conntrack.TCP, 0, 0xFFFF),
+        master=FlowTuple(*CONTROL[:5]),
+        timeout=300,
+        helper="ftp",
+    )
+
+
+def control_connection(table: ConntrackTable) -> None:
+    if table.insert([CONTROL]):
+        leave_out("needs the kernel's helper for FTP")
+
+
+def test_expectations(table: ConntrackTable, other: ConntrackTable) -> None:
+    """What others expect is heard, what we do ourselves is not."""
+    listener = ExpectationEvents(ignored_port=table.port)
+    assert listener.receive() == ([], False)
+    control_connection(table)
+    assert table.insert_expectations([expected(1)]) == other.insert_expectations([expected(2)]) == []
+    (heard,), lost = listener.receive()
+    assert not lost
+    assert heard in table.expectations()
+    assert heard._replace(id=0, timeout=300) == expected(2)
+    assert listener.receive() == ([], False)
+    listener.close()
+
+
+def test_more_expectations_than_wait_for_us(table: ConntrackTable) -> None:
+    """That some are not heard is told once, and what comes later is heard again."""
+    listener = ExpectationEvents()
+    control_connection(table)
+    assert table.insert_expectations([expected(port) for port in range(1, 2001)]) == []
+    assert listener.receive() == ([], True)
+    while heard := listener.receive().expectations:
+        assert len(heard) <= 64
+    assert table.insert_expectations([expected(2001)]) == []
+    (later,), lost = listener.receive()
+    assert not lost
+    assert later.tuple.destination_port == 2001
     listener.close()
 
 

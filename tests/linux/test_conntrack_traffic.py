@@ -152,6 +152,34 @@ def test_flows_that_nobody_told_of_do_not(pair: FirewallPair, opener: Opener) ->
             conversation.talk(SILENCE_S)
 
 
+HELD_S, TRIMMED_S = 2_000_000, 50
+
+
+@pytest.mark.parametrize("opener", STRANGERS.values(), ids=STRANGERS)
+def test_held_flows(pair: FirewallPair, opener: Opener) -> None:
+    """Inserted to live long, and given less time while packets pass: they pass before and after.
+
+    The packets renew the normal timeout of all but GRE, of which they leave alone whatever it was given.
+    """
+    pair.same_rules()
+    with opener(pair.client, pair.server, SERVER[0]) as conversation:
+        conversation.open()
+        conversation.talk()
+        (entry,) = pair.entries(pair.a, conversation.protocol)
+        assert pair.insert(pair.b, [entry._replace(timeout=HELD_S)]) == []
+        pair.activate(pair.b)
+        conversation.talk()
+        (held,) = pair.entries(pair.b, conversation.protocol)
+        assert held.timeout
+        assert (held.timeout > HELD_S // 2) is (entry.protocol == conntrack.GRE)
+        with pair.b.node.inside(), ConntrackTable() as table:
+            assert table.set_timeouts([(flow_key(held), TRIMMED_S)]) == []
+        conversation.talk()
+        (trimmed,) = pair.entries(pair.b, conversation.protocol)
+        assert trimmed.timeout
+        assert trimmed.timeout < HELD_S // 2
+
+
 HALF_OPEN = {
     # What the first firewall must lose before it tracks it, so that it gets no further than this state.
     TcpState.SYN_SENT: "iif eth2 tcp flags & (syn|ack) == syn|ack drop",

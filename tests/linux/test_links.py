@@ -10,7 +10,7 @@ import pytest
 
 from carpd.errors import SystemCallError
 from carpd.linux import links
-from carpd.linux.addresses import AddressTable, left_behind
+from carpd.linux.addresses import AddressTable, left_behind, local_addresses
 from carpd.linux.links import (
     AddressesChanged,
     LinkAppeared,
@@ -161,6 +161,20 @@ def test_addresses_come_and_go(neighbor: Neighbor) -> None:
     assert table.add(999, VIRTUAL) == errno.ENODEV
     assert table.remove(999, VIRTUAL) == 0
     assert table.add(index, []) == 0
+    table.close()
+
+
+def test_local_addresses(neighbor: Neighbor) -> None:
+    """Our own, the virtual ones and the loopback interface's."""
+    index = link("eth1").index
+    ip("link set lo up")
+    before = local_addresses()
+    assert {HOST4, bytes([127, 0, 0, 1]), bytes(15) + b"\1"} < before
+    table = AddressTable()
+    assert table.add(index, VIRTUAL) == 0
+    assert local_addresses() - before == {address.ip.packed for address in VIRTUAL}
+    assert table.remove(index, VIRTUAL) == 0
+    assert local_addresses() == before
     table.close()
 
 

@@ -24,7 +24,7 @@ byte, u16, u32 = st.integers(0, 0xFF), st.integers(0, 0xFFFF), st.integers(0, 0x
 def kernel_message(change: Change, entry: ConntrackEntry, *, dump: bool = False, extras: bool = False) -> bytes:
     """An event, or an answer to a dump, in the order of the kernel's attributes; with extras: those nobody wants."""
     zone = attribute(18, struct.pack("!H", entry.zone)) if entry.zone else b""
-    mark = _number(8, entry.mark) if entry.mark or dump else b""
+    mark = _number(8, entry.mark or 0) if entry.mark or dump else b""
     use = _number(11, 1) if dump or extras else b""
     status, number = _number(3, entry.status), _number(12, entry.id)
     counters = nested(9, attribute(1, bytes(8)), attribute(2, bytes(8))) if extras else b""

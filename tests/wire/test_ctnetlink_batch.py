@@ -13,6 +13,7 @@ from carpd.wire import ctnetlink, ctnetlink_batch
 from carpd.wire.conntrack import ConntrackEntry, Flow, flow_key, unpack_flow_key
 from carpd.wire.ctnetlink import Change, Event
 from carpd.wire.ctnetlink_batch import Reader, Writer
+from carpd.wire.netlink import Message
 from tests.wire.conntrack_kernel import entries, kernel_message
 from tests.wire.test_ctnetlink import PING, TCP
 
@@ -20,6 +21,11 @@ SLOT = 1024
 
 changes = st.sampled_from(Change)
 messages = st.builds(kernel_message, changes, entries(), dump=st.booleans(), extras=st.booleans())
+
+
+def unmarked(entry: ConntrackEntry) -> ConntrackEntry:
+    """As it is told to the kernel to leave the mark alone."""
+    return entry._replace(mark=None)
 
 
 def read(reader: Reader, batch: Sequence[bytes]) -> list[Event]:
@@ -75,18 +81,23 @@ def test_one_message_is_enough_to_learn(entry: ConntrackEntry, other: ConntrackE
         assert read(reader, [kernel_message(change, same_layout, dump=dump)]) == [(change, same_layout)]
 
 
-@given(st.lists(entries(), max_size=8), st.integers(1, 0xFFFFFF00))
+@given(st.lists(entries() | entries().map(unmarked), max_size=8), st.integers(1, 0xFFFFFF00))
 def test_writing(batch: list[ConntrackEntry], first: int) -> None:
     writer = Writer()
     keys = [flow_key(entry) for entry in batch]
+    flows = [Flow(*unpack_flow_key(key)) for key in keys]
+    seconds = [entry.id for entry in batch]
+
+    def joined(requests: Sequence[Message]) -> bytes:
+        return b"".join(request._replace(sequence=first + i).to_bytes() for i, request in enumerate(requests))
+
     for _ in range(2):
         for fast, slow in ((writer.insert, ctnetlink.insert), (writer.update, ctnetlink.update)):
-            numbered = [slow(entry)._replace(sequence=first + i).to_bytes() for i, entry in enumerate(batch)]
-            assert fast(batch, first) == b"".join(numbered)
-        deletes = [ctnetlink.delete(Flow(*unpack_flow_key(key))) for key in keys]
-        assert writer.delete(keys, first) == b"".join(
-            delete._replace(sequence=first + i).to_bytes() for i, delete in enumerate(deletes)
-        )
+            assert fast(batch, first) == joined([*map(slow, batch)])
+        assert writer.delete(keys, first) == joined([*map(ctnetlink.delete, flows)])
+        assert writer.get(keys, first) == joined([*map(ctnetlink.get, flows)])
+        told = [*map(ctnetlink.set_timeout, flows, seconds)]
+        assert writer.set_timeouts([*zip(keys, seconds, strict=True)], first) == joined(told)
 
 
 def test_templates_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,4 +115,5 @@ def test_templates_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing() -> None:
     assert Reader().read(b"", []) == []
-    assert Writer().insert([], 1) == Writer().delete([], 1) == b""
+    writer = Writer()
+    assert writer.insert([], 1) == writer.set_timeouts([], 1) == writer.delete([], 1) == b""

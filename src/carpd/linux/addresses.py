@@ -57,6 +57,15 @@ class AddressTable:
         return next((refusal.errno for refusal in refused if refusal.errno not in as_wanted), 0)
 
 
+def local_addresses() -> frozenset[bytes]:
+    """Every address of this host, packed: its own, the virtual ones, and those of the loopback interface.
+
+    Of 127.0.0.0/8, all of which is the host itself, it has the one that is assigned. `LinkMonitor` tells when there are
+    others. Raise SystemCallError.
+    """
+    return frozenset(found.address for found in all_addresses())
+
+
 def left_behind() -> list[tuple[int, Address]]:
     """(interface index, address) of every virtual address there is: at the start, those of a daemon that was killed.
 

@@ -20,11 +20,13 @@ from carpd.wire.netlink import Acknowledgement, Message
 _SOL_NETLINK = 270
 _ADD_MEMBERSHIP, _CAP_ACK, _EXT_ACK = 1, 10, 11
 _RECEIVE_SIZE = 64 * 1024  # the kernel fills dumps into as much as the reader offers, 32 KiB at most
+_ANSWER_SIZE = 4 * 1024  # what the kernel gives to a message that is no part of a dump
 _SEQUENCE_LIMIT = 0xFFFFFFFF
 _TIME_LIMIT = struct.pack("@ll", 1, 0)  # struct timeval: 1 s
 _DUMP_ATTEMPTS = 10
+_RECEIVE_BUFFER = 208 * 1024  # the most that everybody may ask for; the kernel gives twice of it
 REQUESTS_AT_ONCE = 128
-"""So many refusals, 1.3 KiB of receive buffer each, fit into the default one of 208 KiB."""
+"""So many refusals or answers, 1.3 KiB of receive buffer each, fit into it, even if the kernel gives half of it."""
 
 
 class Refusal(NamedTuple):
@@ -33,6 +35,13 @@ class Refusal(NamedTuple):
     position: int
     errno: int
     reason: str
+
+
+class Answers(NamedTuple):
+    """What came of questions: each one's answer by its position, None for those that were refused."""
+
+    found: list[bytes | None]
+    refused: list[Refusal]
 
 
 class NetlinkSocket:
@@ -44,6 +53,7 @@ class NetlinkSocket:
         self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIME_LIMIT)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         self._sequence = 0
         self.port: int = self._socket.getsockname()[0]
         """The number of this socket, which what it changes bears when others are told."""
@@ -79,15 +89,41 @@ class NetlinkSocket:
         At most REQUESTS_AT_ONCE; `numbered` writes them, with sequence numbers counted up from its argument. Raise
         SystemCallError if the kernel does not answer.
         """
+        data, first, end = self._numbered(count, numbered)
+        answers = self._exchange(data, first, end)
+        acknowledgements = ((a.sequence, Acknowledgement.from_message(a)) for a in answers if a.kind == netlink.ERROR)
+        return [Refusal(n - first, ack.errno, ack.reason) for n, ack in acknowledgements if ack.errno]
+
+    def ask_many(self, count: int, numbered: Callable[[int], bytes]) -> Answers:
+        """Ask `count` questions of one answer each, as `send` does. Raise SystemCallError if one is not answered."""
+        data, first, end = self._numbered(count, numbered)
+        answers = Answers([None] * count, [])
+        try:
+            self._socket.send(data)
+            while True:
+                answer = self._socket.recv(_ANSWER_SIZE)
+                _, kind, _, sequence, _ = netlink.HEADER.unpack_from(answer)
+                if sequence == end:
+                    return answers
+                if not first <= sequence < end:
+                    continue  # of something earlier, which was given up
+                if kind == netlink.ERROR:
+                    ack = Acknowledgement.from_message(netlink.messages(answer)[0])
+                    answers.refused.append(Refusal(sequence - first, ack.errno, ack.reason))
+                else:
+                    answers.found[sequence - first] = answer
+        except OSError as error:
+            raise _failed("ask the kernel by netlink", error) from error
+
+    def _numbered(self, count: int, numbered: Callable[[int], bytes]) -> tuple[bytes, int, int]:
+        """Requests and their end, and the sequence numbers of the first and of the end."""
         if self._sequence + count >= _SEQUENCE_LIMIT:
             self._sequence = 0
         first = self._sequence + 1
         end = self._sequence = first + count
         # Refusals are always told; the answer to one request more, for nothing, says that the kernel is through.
         through = Message(netlink.NOOP, netlink.REQUEST | netlink.ACK, b"", end)
-        answers = self._exchange(numbered(first) + through.to_bytes(), first, end)
-        acknowledgements = ((a.sequence, Acknowledgement.from_message(a)) for a in answers if a.kind == netlink.ERROR)
-        return [Refusal(n - first, ack.errno, ack.reason) for n, ack in acknowledgements if ack.errno]
+        return numbered(first) + through.to_bytes(), first, end
 
     def do(self, tried: str, *requests: Message) -> None:
         """Do all of these, or raise SystemCallError for the first refused one: `tried` says what they are for."""

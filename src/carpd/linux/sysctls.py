@@ -23,6 +23,14 @@ def read(*name: str) -> str | None:
         return None
 
 
+def names(*directory: str) -> list[str]:
+    """The settings in a directory; none if it is not there."""
+    try:
+        return sorted(path.name for path in _ROOT.joinpath(*directory).iterdir())
+    except OSError:
+        return []
+
+
 def write(value: str, *name: str) -> None:
     """Change a setting, for things that vanish with their settings. Raise SystemCallError."""
     try:

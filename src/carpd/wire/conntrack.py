@@ -87,7 +87,8 @@ class ConntrackEntry(NamedTuple):
     original_flags: int = 0
     reply_flags: int = 0
     """Window scales and flags of both sides of a TCP connection; 0 for others, and where `state` stands alone."""
-    mark: int = 0
+    mark: int | None = 0
+    """Always told by the kernel; None in an update that leaves it as it is."""
     original_tag: int = 0
     reply_tag: int = 0
     """The verification tags of SCTP."""
@@ -142,6 +143,11 @@ class Flow(NamedTuple):
 def flow_key(entry: ConntrackEntry) -> bytes:
     """The identity of an entry, 15 bytes for IPv4 and 39 for IPv6: no two of a table have the same."""
     return _FLOW_KEYS[len(entry[0])].pack(*entry[:5], entry.zone or entry.original_zone)
+
+
+def tuple_key(original: FlowTuple) -> bytes:
+    """The flow key of the entry with this original tuple outside of any zone."""
+    return _FLOW_KEYS[len(original.source)].pack(*original, 0)
 
 
 def unpack_flow_key(key: bytes) -> tuple[bytes, bytes, int, int, int, int]:

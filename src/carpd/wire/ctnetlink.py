@@ -103,8 +103,9 @@ def insert(entry: ConntrackEntry) -> Message:
 
 
 def update(entry: ConntrackEntry) -> Message:
-    """Change all of an entry that can change; refused with ENOENT if there is none.
+    """Change all of an entry that can change; refused with ENOENT if there is none. What is None stays as it is.
 
+    The state of TCP is told with flags and scales, that of SCTP with tags, which replace those that were there.
     A status that lacks SEEN_REPLY or ASSURED where the kernel's has it, or differs in EXPECTED, is refused with EBUSY;
     labels where no rule speaks of labels with ENOSPC, when all the rest is done. The timeout of GRE stays as it is.
     """
@@ -117,6 +118,12 @@ def update(entry: ConntrackEntry) -> Message:
         *_changeable(entry),
     )
     return cta.request(cta.kind_of(cta.NEW), netlink.REQUEST, cta.family_of(entry.source), *attributes)
+
+
+def set_timeout(flow: Flow, seconds: int) -> Message:
+    """Change nothing but the timeout; refused with ENOENT if there is no such entry, EPERM if its timeout is fixed."""
+    attributes = (*_named(flow), cta.number(cta.TIMEOUT, seconds))
+    return cta.request(cta.kind_of(cta.NEW), netlink.REQUEST, cta.family_of(flow.source), *attributes)
 
 
 def delete(flow: Flow) -> Message:
@@ -141,7 +148,8 @@ def _changeable(entry: ConntrackEntry) -> Iterator[bytes]:
     """What can be given to a new entry, and changed later; what is None stays as it is."""
     if entry.timeout is not None:
         yield cta.number(cta.TIMEOUT, entry.timeout)
-    yield cta.number(cta.MARK, entry.mark)
+    if entry.mark is not None:
+        yield cta.number(cta.MARK, entry.mark)
     if entry.state is not None and entry.protocol == conntrack.TCP:
         yield nested(cta.PROTOINFO, _tcp(entry))
     if entry.state is not None and entry.protocol == conntrack.SCTP:

@@ -12,6 +12,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import repeat
 from operator import itemgetter
 from typing import Any, NamedTuple, Self
 
@@ -149,6 +150,7 @@ _SEQUENCE = "sequence"
 _ENTRY_ROW = (_SEQUENCE, "status", "original_flags", "reply_flags", *ConntrackEntry._fields)
 """What a request is written from: the first four are told in another way than the entry says."""
 _FLOW_ROW = (_SEQUENCE, *Flow._fields)
+_TIMEOUT_ROW = (*_FLOW_ROW, "timeout")
 _QUERIES = frozenset((conntrack.ICMP, conntrack.ICMPV6))
 
 
@@ -158,7 +160,9 @@ class Writer:
     def __init__(self) -> None:
         self._inserts: dict[object, _WriteTemplate] = {}
         self._updates: dict[object, _WriteTemplate] = {}
+        self._timeouts: dict[object, _WriteTemplate] = {}
         self._deletes: dict[object, _WriteTemplate] = {}
+        self._gets: dict[object, _WriteTemplate] = {}
 
     def insert(self, entries: Sequence[ConntrackEntry], first: int) -> bytes:
         """`ctnetlink.insert` for each entry; the sequence numbers begin with `first`."""
@@ -169,18 +173,40 @@ class Writer:
         """`ctnetlink.update` for each entry; the sequence numbers begin with `first`."""
         return self._entries(entries, first, self._updates, ctnetlink.update, ~conntrack.DYING, 0)
 
+    def set_timeouts(self, timeouts: Sequence[tuple[bytes, int]], first: int) -> bytes:
+        """`ctnetlink.set_timeout` for each (`flow_key`, seconds); the sequence numbers begin with `first`."""
+        keys = [key for key, _ in timeouts]
+        told = [(seconds,) for _, seconds in timeouts]
+        return self._named(keys, told, first, self._timeouts, ctnetlink.set_timeout, _TIMEOUT_ROW)
+
     def delete(self, keys: Sequence[bytes], first: int) -> bytes:
         """`ctnetlink.delete` for each `flow_key`; the sequence numbers begin with `first`."""
+        return self._named(keys, repeat((), len(keys)), first, self._deletes, ctnetlink.delete, _FLOW_ROW)
+
+    def get(self, keys: Sequence[bytes], first: int) -> bytes:
+        """`ctnetlink.get` for each `flow_key`; the sequence numbers begin with `first`."""
+        return self._named(keys, repeat((), len(keys)), first, self._gets, ctnetlink.get, _FLOW_ROW)
+
+    def _named(
+        self,
+        keys: Sequence[bytes],
+        values: Iterable[tuple[int, ...]],
+        first: int,
+        templates: dict[object, _WriteTemplate],
+        write: Callable[..., Message],
+        row: Sequence[str],
+    ) -> bytes:
+        """A request for each flow key, with what else `write` is told of it."""
         requests = []
-        for key, (sequence,) in zip(keys, _sequences(first, len(keys)), strict=True):
+        for key, told, (sequence,) in zip(keys, values, _sequences(first, len(keys)), strict=True):
             flow = unpack_flow_key(key)
             _, _, protocol, _, destination_port, zone = flow
             layout = (len(key), protocol, destination_port if protocol in _QUERIES else 0, zone != 0)
-            template = self._deletes.get(layout)
+            template = templates.get(layout)
             if template is None:
-                template = _WriteTemplate.learn(ctnetlink.delete(Flow(*flow)).to_bytes(), _FLOW_ROW)
-                _keep(self._deletes, layout, template)
-            requests.append(template.pack(*template.pick((sequence, *flow, *template.fixed))))
+                template = _WriteTemplate.learn(write(Flow(*flow), *told).to_bytes(), row)
+                _keep(templates, layout, template)
+            requests.append(template.pack(*template.pick((sequence, *flow, *told, *template.fixed))))
         return b"".join(requests)
 
     def _entries(
@@ -198,7 +224,7 @@ class Writer:
             (
                 source, destination, protocol, source_port, destination_port,
                 reply_source, reply_destination, reply_source_port, reply_destination_port,
-                _, status, timeout, state, _, _, original_flags, reply_flags, _, _, _,
+                _, status, timeout, state, _, _, original_flags, reply_flags, mark, _, _,
                 zone, original_zone, reply_zone, labels, helper, master, original_adjustment, reply_adjustment,
             ) = entry  # fmt: skip
             if master or original_adjustment or reply_adjustment:
@@ -212,6 +238,7 @@ class Writer:
                 reply_source == destination and reply_source_port == destination_port,
                 timeout is None,
                 state is None,
+                mark is None,
                 (zone != 0, original_zone != 0, reply_zone != 0, labels is None, helper)
                 if zone or original_zone or reply_zone or labels or helper
                 else None,

@@ -13,6 +13,9 @@ from carpd.wire import netlink
 from carpd.wire.conntrack import Expectation, FlowTuple
 from carpd.wire.netlink import Message, nested
 
+GROUP_NEW = 4
+"""The multicast group that hears of new expectations."""
+
 _MASTER, _TUPLE, _MASK, _TIMEOUT, _ID, _HELP_NAME = 1, 2, 3, 4, 5, 6
 _ZONE, _FLAGS, _CLASS, _NAT, _FN = 7, 8, 9, 10, 11
 _NAT_DIR, _NAT_TUPLE = 1, 2
@@ -52,7 +55,7 @@ def dump() -> Message:
 
 
 def read(message: Message) -> Expectation:
-    """One expectation of a dump. Raise DecodeError."""
+    """One expectation, of a dump or an event. Raise DecodeError."""
     values = netlink.attributes(message.body, cta.FAMILY.size)
     nat = netlink.attributes(values.get(_NAT, b""))
 

@@ -20,14 +20,34 @@ from carpd.wire.pfsync.batches import (
     CompressedDeletes,
     CompressedUpdates,
     Deletes,
+    DigestRequests,
+    Digests,
     InsertAcknowledgements,
     Inserts,
+    Lists,
+    Reports,
+    Resends,
+    Sequences,
     Skipped,
     Tdbs,
     UpdateRequests,
     Updates,
 )
 from carpd.wire.pfsync.header import HEADER, SUBHEADER, PacketError
+from carpd.wire.pfsync.linux_messages import (
+    ALL_GROUPS,
+    BUCKET_LEVEL,
+    CARRYING,
+    COMPLETE,
+    EQUAL,
+    GROUP_LEVEL,
+    Digest,
+    DigestRequest,
+    Listed,
+    PacketNumber,
+    Report,
+    Resend,
+)
 from carpd.wire.pfsync.messages import BULK_END, BULK_REQUEST, BULK_START, BulkStatus, Clear, CompressedUpdate
 from carpd.wire.pfsync.numbers import Dialect
 from carpd.wire.pfsync.packet import Packet
@@ -51,6 +71,7 @@ from tests.wire.pfsync.examples import (
 )
 
 ZEROS = "00" * 16
+OTHER = bytes.fromhex("5e6f7a8b")
 INS = """
     06000120000000000000000000000000000000000d4200015f00000000000001
     616c6c000000000000000000000000000a000005000000000000000000000000
@@ -162,6 +183,43 @@ WIRE = {
         ),
         f"06000048 {ZEROS} 80060002 5f00000000000001 1a2b3c4d 0002 0004 61626364 0000 0000"
         "5f00000000000002 1a2b3c4d 0004 0003 66747000 0063 0000",
+    ),
+    "a numbered packet": (
+        Packet(6, [Sequences([PacketNumber(CREATOR, 2**32 + 1)]), CompressedDeletes([FIRST])]),
+        f"06000034 {ZEROS} 81030001 1a2b3c4d 0000000100000001 07030001 5f00000000000001 1a2b3c4d",
+    ),
+    "reports": (
+        Packet(
+            6,
+            [
+                Reports(
+                    [
+                        Report(CREATOR, OTHER, received=258, compared=257, states=3, flags=EQUAL | COMPLETE),
+                        Report(OTHER, CREATOR, received=0, compared=0, states=0, flags=CARRYING),
+                    ]
+                )
+            ],
+        ),
+        f"06000058 {ZEROS} 82080002"
+        "1a2b3c4d 5e6f7a8b 0000000000000102 0000000000000101 00000003 05 000000"
+        "5e6f7a8b 1a2b3c4d 0000000000000000 0000000000000000 00000000 02 000000",
+    ),
+    "missing packets": (
+        Packet(6, [Resends([Resend(CREATOR, 2**32 + 1, 7)])]),
+        f"06000028 {ZEROS} 83040001 1a2b3c4d 0000000100000001 00000007",
+    ),
+    "the sums of all groups": (
+        Packet(6, [Digests([Digest(CREATOR, ALL_GROUPS, (2**63, *62 * [0], 9))])]),
+        f"06000220 {ZEROS} 84820001 1a2b3c4d ffffffff 8000000000000000 {'00' * 62 * 8} 0000000000000009",
+    ),
+    "what sums and lists are wanted": (
+        Packet(6, [DigestRequests([DigestRequest(OTHER, GROUP_LEVEL, 63), DigestRequest(OTHER, BUCKET_LEVEL, 4095)])]),
+        f"06000030 {ZEROS} 85030002 5e6f7a8b 00000000 0000003f 5e6f7a8b 00000001 00000fff",
+    ),
+    "the lists of a bucket with a state and of an empty one": (
+        Packet(6, [Lists([Listed(CREATOR, 1, 1, FIRST, 0xFACADE), Listed(CREATOR, 2, 0, bytes(12), 0)])]),
+        f"06000050 {ZEROS} 86070002 1a2b3c4d 00000001 00000001 5f00000000000001 1a2b3c4d 00facade"
+        f"1a2b3c4d 00000002 00000000 {'00' * 12} 00000000",
     ),
     "nothing, OpenBSD": (Packet(6, []), f"06000014 {ZEROS}"),
     "nothing, FreeBSD": (Packet(5, []), f"05000018 {ZEROS} 0c000001"),
@@ -280,6 +338,7 @@ def test_empty_batches_are_not_sent() -> None:
 UNSPEAKABLE = {
     "5: a state of OpenBSD": Packet(5, [Inserts([STATE])]),
     "5: DEL": Packet(5, [Deletes([STATE], Dialect.FREEBSD_1301)]),
+    "5: a packet number": Packet(5, [Sequences([PacketNumber(CREATOR, 1)])]),
     "5: attributes": Packet(5, [Attributes([LinuxAttributes(FIRST, ())])]),
     "6: a state of FreeBSD": Packet(6, [Updates([STATE], Dialect.FREEBSD_1500)]),
     "6: what was skipped": Packet(6, [Skipped(77, 4, 1)]),
@@ -310,9 +369,16 @@ def test_messages_of_a_full_packet(room: int, size: int, expected: int) -> None:
     assert (room - SUBHEADER.size) // size == expected
 
 
-clears = st.builds(Clear, names, st.binary(min_size=4, max_size=4))
+creators = st.binary(min_size=4, max_size=4)
+clears = st.builds(Clear, names, creators)
 updates = st.builds(CompressedUpdate, identities, peers, peers, U8)
-statuses = st.builds(BulkStatus, st.binary(min_size=4, max_size=4), U32, U8)
+statuses = st.builds(BulkStatus, creators, U32, U8)
+numbers = st.builds(PacketNumber, creators, U64)
+reports = st.builds(Report, creators, creators, U64, U64, U32, U8)
+resends = st.builds(Resend, creators, U64, U32)
+digests = st.builds(Digest, creators, U32, st.lists(U64, min_size=64, max_size=64).map(tuple))
+digest_requests = st.builds(DigestRequest, creators, U32, U32)
+listed = st.builds(Listed, creators, U32, U32, identities, U32)
 addresses = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
 tdbs = {
     6: st.builds(Tdb, U32, addresses, U64, U64, U8, U8, U16),
@@ -341,6 +407,12 @@ def packets(draw: st.DrawFn, version: int) -> Packet:
     if version == 6:
         kinds.append(st.builds(Deletes, some(states(Dialect.OPENBSD))))
         kinds.append(st.builds(Attributes, some(st.builds(LinuxAttributes, identities, attribute_lists))))
+        kinds.append(st.builds(Sequences, some(numbers)))
+        kinds.append(st.builds(Reports, some(reports)))
+        kinds.append(st.builds(Resends, some(resends)))
+        kinds.append(st.builds(Digests, some(digests)))
+        kinds.append(st.builds(DigestRequests, some(digest_requests)))
+        kinds.append(st.builds(Lists, some(listed)))
     return Packet(version, draw(st.lists(st.one_of(kinds), max_size=4)), draw(st.binary(min_size=16, max_size=16)))
 
 

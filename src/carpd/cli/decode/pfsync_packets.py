@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from carpd.cli.decode.packets import SeenPacket, Skipped
 from carpd.cli.decode.states import state_fields, state_text
-from carpd.wire.pfsync.batches import AnyBatch, BulkStatuses, StateBatch, UpdateRequests
+from carpd.wire.pfsync.batches import AnyBatch, BulkStatuses, Sequences, StateBatch, UpdateRequests
 from carpd.wire.pfsync.header import PacketError
 from carpd.wire.pfsync.messages import BULK_END, BULK_REQUEST, BULK_START
 from carpd.wire.pfsync.packet import Packet
@@ -65,7 +65,7 @@ def _states(batches: Sequence[AnyBatch]) -> Iterator[tuple[StateBatch, StateReco
 
 
 def _action_text(batch: AnyBatch) -> str:
-    """The action and how many; of a bulk update also what happens to it."""
+    """The action and how many; of a bulk update also what happens to it, of a numbered packet also the number."""
     text = f"{batch.action} {batch.count}"
     match batch:
         case UpdateRequests() if BULK_REQUEST in batch.messages:
@@ -73,4 +73,6 @@ def _action_text(batch: AnyBatch) -> str:
         case BulkStatuses():
             words = {BULK_START: "start", BULK_END: "end"}
             return f"{text} ({' '.join(words.get(status, str(status)) for _, _, status in batch.messages)})"
+        case Sequences():
+            return f"{text} ({' '.join(str(number) for _, number in batch.messages)})"
     return text

@@ -35,6 +35,7 @@ class AttributeType(enum.IntEnum):
     TCP_FLAGS = 10
     START_TIME = 11
     CONNTRACK_STATE = 12
+    EXPECTATION = 13
 
 
 class LinuxAttributes(NamedTuple):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 from carpd.wire.pfsync.attributes import LinuxAttributes
+from carpd.wire.pfsync.linux_messages import Digest, DigestRequest, Listed, PacketNumber, Report, Resend
 from carpd.wire.pfsync.messages import BulkStatus, Clear, CompressedUpdate
 from carpd.wire.pfsync.numbers import Dialect
 from carpd.wire.pfsync.state import StateRecord
@@ -114,6 +115,48 @@ class Attributes(Batch[LinuxAttributes]):
     action = "LINUX"
 
 
+class Sequences(Batch[PacketNumber]):
+    """The number of the packet, in one that carries changes between Linux nodes."""
+
+    __slots__ = ()
+    action = "SEQ"
+
+
+class Reports(Batch[Report]):
+    """What a Linux node has heard of its peers."""
+
+    __slots__ = ()
+    action = "REPORT"
+
+
+class Resends(Batch[Resend]):
+    """Numbers of packets that a Linux node misses."""
+
+    __slots__ = ()
+    action = "RESEND"
+
+
+class Digests(Batch[Digest]):
+    """Sums over a Linux node's own states."""
+
+    __slots__ = ()
+    action = "DIGEST"
+
+
+class DigestRequests(Batch[DigestRequest]):
+    """Of what Linux nodes are asked for sums or lists, because sums differ."""
+
+    __slots__ = ()
+    action = "DIGEST_REQ"
+
+
+class Lists(Batch[Listed]):
+    """Which states are in the buckets of a Linux node."""
+
+    __slots__ = ()
+    action = "LIST"
+
+
 @dataclass(frozen=True, slots=True)
 class Skipped:
     """Messages of version 6 that were not read: of an unknown action, or smaller than those that we know."""
@@ -143,5 +186,11 @@ AnyBatch = (
     | BulkStatuses
     | Tdbs
     | Attributes
+    | Sequences
+    | Reports
+    | Resends
+    | Digests
+    | DigestRequests
+    | Lists
     | Skipped
 )

@@ -44,6 +44,10 @@ class Kinds:
             raise ValueError(f"pfsync: version {self._version} has no way to say {batch.action} {dialect or ''}")
         return kind.number, kind.layout.encode(batch.messages)
 
+    def layout(self, batch: type[Any], dialect: Dialect | None = None) -> Layout[Any]:
+        """How the messages of such batches lie on the wire; of whole states it depends on the dialect."""
+        return self._by_batch[batch, dialect].layout
+
     def message_size(self, batch: type[Any], dialect: Dialect | None = None) -> int:
-        """Bytes of one message of such batches; of whole states it depends on the dialect."""
-        return self._by_batch[batch, dialect].layout.size
+        """Bytes of one message of such batches."""
+        return self.layout(batch, dialect).size

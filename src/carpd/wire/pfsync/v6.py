@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from carpd.errors import DecodeError
-from carpd.wire.pfsync import attributes, batches, messages, tdb
+from carpd.wire.pfsync import attributes, batches, linux_messages, messages, tdb
 from carpd.wire.pfsync.attributes import LinuxAttributes
 from carpd.wire.pfsync.batches import AnyBatch, Attributes, Skipped
 from carpd.wire.pfsync.header import HEADER, SUBHEADER, PacketError
@@ -205,8 +205,15 @@ KINDS = Kinds(
     Kind(13, batches.Inserts, _STATES, Dialect.OPENBSD),
     Kind(14, batches.Updates, _STATES, Dialect.OPENBSD),
     Kind(15, batches.Tdbs, tdb.OPENBSD),
+    Kind(129, batches.Sequences, linux_messages.PACKET_NUMBER),
+    Kind(130, batches.Reports, linux_messages.REPORT),
+    Kind(131, batches.Resends, linux_messages.RESEND),
+    Kind(132, batches.Digests, linux_messages.DIGEST),
+    Kind(133, batches.DigestRequests, linux_messages.DIGEST_REQUEST),
+    Kind(134, batches.Lists, linux_messages.LISTED),
 )
-"""The actions whose messages have one size. Of those that are missing all but our own are skipped."""
+"""The actions whose messages have one size; those from 129 on are our own. Of what is missing all but our attributes,
+128, is skipped."""
 
 
 def read(data: bytes) -> list[AnyBatch]:
