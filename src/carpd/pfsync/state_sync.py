@@ -1,0 +1,440 @@
+"""One state, seen from two sides: what the kernel tells of it, and what peers say. Who is right is decided here.
+
+* Our kernel's news are announced; a peer's are put into our kernel and never announced again.
+* A state never goes back: each end's level only grows (`levels`), and whoever is behind is told.
+* A state that is held for a peer has a timeout that no packet gives (HOLD); the first packet that our kernel sees
+  gives it the normal one. So the kernel tells who carries a flow: a peer can't end one that we carry.
+* Two identities for one flow, because two nodes saw it begin or because one was started anew: the smaller one stays, or
+  the one of whoever carries it.
+
+Ref: spec pfsync §7.2, §7.5 to §7.7.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+from carpd.pfsync import expectations, mapping
+from carpd.pfsync.changes import KernelChanges
+from carpd.pfsync.counters import PfsyncCounters
+from carpd.pfsync.events import Change, Purpose, Refused
+from carpd.pfsync.levels import levels, merge
+from carpd.pfsync.mapping import Unmappable
+from carpd.pfsync.outbox import Outbox
+from carpd.pfsync.selection import Selection
+from carpd.pfsync.table import Record, StateTable, pack_record, unpack_record
+from carpd.pfsync.timeouts import HOLD, HOLD_THRESHOLD
+from carpd.wire import ctnetlink
+from carpd.wire.conntrack import SCTP, TCP, ConntrackEntry, Expectation, flow_key, tuple_key
+from carpd.wire.pfsync.attributes import LinuxAttributes
+from carpd.wire.pfsync.messages import CompressedUpdate
+from carpd.wire.pfsync.numbers import ACK, NOSYNC, Dialect
+from carpd.wire.pfsync.state import StateRecord
+
+_STATEFUL = (TCP, SCTP)
+"""Of these nothing can be told without their state."""
+
+ABSENT = 0xFFFFFFFF
+"""The kernel's number of a state that is not in its table, because it is none of this host's business."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the engine is told when it is made."""
+
+    creator_id: bytes
+    """4 random bytes, not all 0."""
+    first_id: int
+    """The first id of a state: even, and larger than those of an earlier start."""
+    selection: Selection
+    max_states: int
+    max_packet: int
+    """Bytes of the longest packet that a datagram takes."""
+    maxupd: int = 128
+    dialect: Dialect | None = None
+    """What the peers speak if they are BSDs: see `halves`."""
+
+    @property
+    def extensions(self) -> bool:
+        """Whether the peers are Linux nodes, which speak of more than pfsync knows."""
+        return self.dialect is None
+
+
+class StateSync:
+    """The states of one node. It collects what is to be told (`outbox`), done (`changes`), looked up and asked for."""
+
+    def __init__(self, settings: Settings, counters: PfsyncCounters) -> None:
+        self.table = StateTable()
+        self.outbox = Outbox(settings.maxupd)
+        self.changes = KernelChanges()
+        self.to_fetch: dict[Purpose, dict[bytes, None]] = {purpose: {} for purpose in Purpose}
+        self.to_ask: dict[bytes, None] = {}
+        """Identities that the peers are to be asked for."""
+        self.selection = settings.selection
+        self.carrying = True
+        self.settled = False
+        """Whether what a peer knows of flows older than us has come: those that it does not know can be announced."""
+        self._creator_id = settings.creator_id
+        self._next_id = settings.first_id
+        self._max_states = settings.max_states
+        self._counters = counters
+        self._wanted: dict[bytes, ConntrackEntry] = {}
+        """Entries where the kernel has others: compared in a moment."""
+        self._expected: dict[bytes, list[Expectation]] = {}
+        """What helpers expect of states that are about to be told."""
+
+    # What the kernel tells
+
+    def heard(self, events: Iterable[ctnetlink.Event]) -> None:
+        """Changes of the kernel's table, in order."""
+        records, takes_part = self.table.records, self.selection.takes_part
+        new, destroyed = ctnetlink.Change.NEW, ctnetlink.Change.DESTROY
+        for change, entry in events:
+            key = flow_key(entry)
+            data = records.get(key)
+            if data is not None:
+                if change is destroyed:
+                    self._ended(key, unpack_record(data), entry)
+                elif change is new:
+                    self._began_again(key, unpack_record(data), entry)
+                else:
+                    self._changed(key, unpack_record(data), entry)
+            elif change is new:
+                if takes_part(entry):
+                    self.announce(key, entry)
+            elif change is not destroyed and self.settled and takes_part(entry):
+                self.to_fetch[Purpose.ANNOUNCE][key] = None  # an event does not tell all of it
+
+    def announce(self, key: bytes, entry: ConntrackEntry) -> None:
+        """A flow that nobody knows has begun here."""
+        if len(self.table) >= self._max_states:
+            self._counters.limit += 1
+            return
+        identity = self._next_id.to_bytes(8, "big") + self._creator_id
+        self._next_id += 2
+        self.table.put(key, pack_record(identity, levels(entry), entry.mark, _sum(entry.labels), entry.id))
+        self.outbox.insert(identity, entry)
+
+    def read(self, key: bytes, entry: ConntrackEntry) -> None:
+        """An entry that was found in the kernel's table. It may be older than what is known, never newer."""
+        data = self.table.records.get(key)
+        if data is not None:
+            self._changed(key, unpack_record(data), entry)
+        elif self.selection.takes_part(entry):
+            self.announce(key, entry)
+
+    def _changed(self, key: bytes, record: Record, entry: ConntrackEntry) -> None:
+        merged = merge(record.levels, levels(entry))
+        labels = record.labels if entry.labels is None else _sum(entry.labels)
+        more = (
+            entry.mark != record.mark
+            or labels != record.labels
+            or entry.original_adjustment is not None
+            or entry.reply_adjustment is not None
+            or entry.protocol == SCTP
+        )
+        if merged == record.levels and not more:
+            if record.number != entry.id:
+                self.table.renumber(key, pack_record(*record[:4], entry.id))
+            return
+        self.table.put(key, pack_record(record.identity, merged, entry.mark, labels, entry.id))
+        if entry.state is None and entry.protocol in _STATEFUL:
+            self.to_fetch[Purpose.TELL][key] = None  # the event does not tell enough of it
+        elif more:
+            self.outbox.full(record.identity, entry)
+        else:
+            self.outbox.update(record.identity, entry)
+
+    def _began_again(self, key: bytes, record: Record, entry: ConntrackEntry) -> None:
+        """The kernel says that a flow is new which we know already."""
+        if record.identity[8:] == self._creator_id:  # it ended, and the kernel could not say so
+            self.table.remove(key)
+            self.outbox.delete(record.identity)
+            self.announce(key, entry)
+        else:  # a peer has just told of it, before our kernel could: both see its packets
+            self._changed(key, record, entry)
+
+    def _ended(self, key: bytes, record: Record, entry: ConntrackEntry) -> None:
+        if record.number in (0, entry.id):  # else an older one, which the kernel could not tell of in time
+            self.table.remove(key)
+            self.outbox.delete(record.identity)
+
+    def expect(self, expectations: Iterable[Expectation]) -> None:
+        """Helpers expect connections: the peers are told with the states of those that announced them."""
+        for expectation in expectations:
+            key = tuple_key(expectation.master)
+            if key in self.table.records:
+                self._expected.setdefault(key, []).append(expectation)
+                self.to_fetch[Purpose.TELL][key] = None
+
+    # What peers tell
+
+    def learn(
+        self, states: Iterable[StateRecord], attributes: Mapping[bytes, LinuxAttributes], *, hold: bool, late: bool
+    ) -> None:
+        """Whole states. A packet that came late creates nothing: it is asked whether there still is such a state.
+
+        With `hold` our copies don't end by themselves.
+        """
+        timeout = HOLD if hold else None
+        records = self.table.records
+        for state in states:
+            identity = state.identity
+            key = self.table.key_of(identity)
+            if key is None and late:
+                self.to_ask[identity] = None
+                continue
+            try:
+                entry = mapping.from_state(state, attributes.get(identity), timeout)
+            except Unmappable as error:
+                self._refuse(error)
+                continue
+            if key is None:
+                if state.flags & NOSYNC:
+                    continue
+                key = flow_key(entry)
+                data = records.get(key)
+                if data is not None and not self._makes_way(key, unpack_record(data), identity):
+                    continue
+                if data is None and len(records) >= self._max_states:
+                    self._counters.limit += 1
+                    continue
+                self._insert(key, identity, entry)
+            else:
+                try:
+                    self._merge_all(key, unpack_record(records[key]), state, entry)
+                except Unmappable as error:  # levels that only the two together have
+                    self._refuse(error)
+                    continue
+            if state.flags & ACK:
+                self.outbox.acknowledge(identity)
+            if identity in attributes:
+                self.changes.expect(expectations.decode(attributes[identity]))
+
+    def _insert(self, key: bytes, identity: bytes, entry: ConntrackEntry) -> None:
+        known = self.table.records.get(key)
+        if known is not None:  # the smaller identity for a flow that we see ourselves
+            record = unpack_record(known)
+            self.table.put(key, pack_record(identity, *record[1:]))
+            return
+        ours = self.selection.takes_part(entry)
+        self.table.put(
+            key, pack_record(identity, levels(entry), entry.mark or 0, _sum(entry.labels), 0 if ours else ABSENT)
+        )
+        if ours:
+            self._counters.inserted += 1
+            self.changes.insert(key, entry)
+
+    def _makes_way(self, key: bytes, record: Record, identity: bytes) -> bool:
+        """Whether the identity that we have for a flow gives way to another one that a peer says."""
+        same_creator = record.identity[8:] == identity[8:]
+        if same_creator and identity < record.identity:
+            return False  # one that ended before
+        if not same_creator and record.number:
+            if identity > record.identity:
+                return False
+            self.outbox.forget(record.identity)
+            return True
+        # The flow ended there and began again, or another node carries it now: what we hold is not it.
+        self.outbox.forget(record.identity)
+        self.table.remove(key)
+        self.changes.delete(key)
+        return True
+
+    def _merge_all(self, key: bytes, record: Record, state: StateRecord, entry: ConntrackEntry) -> None:
+        """All of a state that is known: what can change of it."""
+        theirs = levels(entry)
+        merged = merge(record.levels, theirs)
+        labels = record.labels if entry.labels is None else _sum(entry.labels)
+        mark = entry.mark or 0
+        if merged != theirs:
+            self._stale(key)
+            if merged != record.levels:
+                update = CompressedUpdate(state.identity, state.src, state.dst, state.timeout)
+                self._advance(key, record, merged, mapping.from_update(key, update, merged))
+        elif (
+            merged != record.levels
+            or (mark, labels) != (record.mark, record.labels)
+            or entry.original_adjustment
+            or entry.reply_adjustment
+            or entry.protocol == SCTP
+        ):
+            self.table.put(key, pack_record(record.identity, merged, mark, labels, record.number))
+            self._update(key, record, entry._replace(timeout=None))
+
+    def update(self, updates: Iterable[CompressedUpdate]) -> None:
+        """How far states are now. What is not known is asked for."""
+        records = self.table.records
+        for update in updates:
+            key = self.table.key_of(update.identity)
+            if key is None:
+                self.to_ask[update.identity] = None
+                continue
+            record = unpack_record(records[key])
+            try:
+                theirs = mapping.levels_told(update)
+                merged = merge(record.levels, theirs)
+                if merged != record.levels:
+                    self._advance(key, record, merged, mapping.from_update(key, update, merged))
+            except Unmappable as error:
+                self._refuse(error)
+                continue
+            if merged != theirs:
+                self._stale(key)
+
+    def _advance(self, key: bytes, record: Record, merged: int, entry: ConntrackEntry) -> None:
+        self.table.put(key, pack_record(record.identity, merged, *record[2:]))
+        self._update(key, record, entry)
+
+    def _update(self, key: bytes, record: Record, entry: ConntrackEntry) -> None:
+        if record.number != ABSENT:
+            self._counters.updated += 1
+            self.changes.update(key, entry)
+
+    def _stale(self, key: bytes) -> None:
+        """The peer is behind: it gets to know our view."""
+        self._counters.stale += 1
+        self.to_fetch[Purpose.TELL][key] = None
+
+    def end(self, identities: Iterable[bytes]) -> None:
+        """States that ended. One that our kernel has seen itself may be one that we carry: it is looked up first."""
+        for identity in identities:
+            key = self.table.key_of(identity)
+            if key is None:
+                self._counters.badstate += 1
+                continue
+            number = unpack_record(self.table.records[key]).number
+            if number != ABSENT and (self.carrying or number):
+                self.to_fetch[Purpose.VERIFY][key] = None
+            else:
+                self._end(key, identity, in_kernel=number != ABSENT)
+
+    def _end(self, key: bytes, identity: bytes, *, in_kernel: bool) -> None:
+        self.table.remove(key)
+        self.outbox.forget(identity)
+        if in_kernel:
+            self._counters.deleted += 1
+            self.changes.delete(key)
+
+    def withdraw(self, identity: bytes) -> None:
+        """A state is about to be told anew with another translation, which an entry can't change: ours gives way."""
+        key = self.table.key_of(identity)
+        if key is not None:
+            number = unpack_record(self.table.records[key]).number
+            if number in (0, ABSENT):  # else our kernel has seen the flow itself, and knows
+                self._end(key, identity, in_kernel=number != ABSENT)
+
+    def tell(self, identities: Iterable[bytes], *, ended: bool) -> None:
+        """A peer wants to know these states. With `ended` it is told that those which we don't know have ended."""
+        for identity in identities:
+            key = self.table.key_of(identity)
+            if key is not None:
+                self.to_fetch[Purpose.TELL][key] = None
+            elif ended:
+                self.outbox.delete(identity)
+            else:
+                self._counters.badstate += 1
+
+    def _refuse(self, error: Unmappable) -> None:
+        setattr(self._counters, error.counter, getattr(self._counters, error.counter) + 1)
+
+    # What the kernel answers
+
+    def fetched(self, purpose: Purpose, keys: Sequence[bytes], entries: Sequence[ConntrackEntry | None]) -> None:
+        """What the kernel has at these keys."""
+        handle = {
+            Purpose.TELL: self._tell,
+            Purpose.ANNOUNCE: self._announce_found,
+            Purpose.VERIFY: self._verify,
+            Purpose.COMPARE: self._compare,
+            Purpose.MISSED: self._missed,
+        }[purpose]
+        for key, entry in zip(keys, entries, strict=True):
+            data = self.table.records.get(key)
+            handle(key, unpack_record(data) if data else None, entry)
+        if purpose is Purpose.COMPARE:
+            self._wanted.clear()
+
+    def _tell(self, key: bytes, record: Record | None, entry: ConntrackEntry | None) -> None:
+        expected = self._expected.pop(key, ())
+        if record is None:
+            return
+        if entry is not None:
+            self.outbox.full(record.identity, entry, tuple(map(expectations.encode, expected)))
+        else:
+            self._missed(key, record, None)
+
+    def _announce_found(self, key: bytes, record: Record | None, entry: ConntrackEntry | None) -> None:
+        if record is None and entry is not None:
+            self.announce(key, entry)
+
+    def _verify(self, key: bytes, record: Record | None, entry: ConntrackEntry | None) -> None:
+        if record is None:
+            return
+        if entry is not None and is_carried(entry):
+            self._counters.kept += 1
+            self.outbox.full(record.identity, entry)
+        else:
+            self._end(key, record.identity, in_kernel=entry is not None)
+
+    def _missed(self, key: bytes, record: Record | None, entry: ConntrackEntry | None) -> None:
+        if record is None or entry is not None or record.number == ABSENT:
+            return
+        self.table.remove(key)
+        if self.carrying:
+            self.outbox.delete(record.identity)
+        else:
+            self.outbox.forget(record.identity)
+
+    def _compare(self, key: bytes, record: Record | None, entry: ConntrackEntry | None) -> None:
+        """The kernel has an entry where a peer's was to be inserted."""
+        wanted = self._wanted.get(key)
+        if record is None or wanted is None:
+            return
+        if entry is None:  # it clashes with the replies of another connection
+            self._counters.conflicts += 1
+            self.table.remove(key)
+        elif entry[5:9] == wanted[5:9]:
+            merged = merge(record.levels, levels(entry))
+            behind = levels(entry) != merged or (entry.mark, entry.labels) != (wanted.mark, wanted.labels)
+            self.table.put(key, pack_record(record.identity, merged, *record[2:4], entry.id))
+            if behind:
+                self.changes.update(key, wanted._replace(timeout=None, status=wanted.status | entry.status))
+            if merged != record.levels:
+                self.outbox.update(record.identity, entry)
+        elif is_carried(entry):
+            self._counters.conflicts += 1
+            self.table.remove(key)
+            self.announce(key, entry)
+        else:
+            self.changes.delete(key)
+            self.changes.insert(key, wanted)
+
+    def refused(self, change: Change, refusals: Iterable[Refused]) -> None:
+        """What the kernel would not do."""
+        for key, entry, number, reason in refusals:
+            if number == errno.ENOENT and change is not Change.INSERT:
+                continue  # it ended a moment ago: we are about to hear of it
+            if change is Change.INSERT and entry is not None:
+                if number == errno.EEXIST and key not in self._wanted:
+                    self._wanted[key] = entry
+                    self.to_fetch[Purpose.COMPARE][key] = None
+                    continue
+                if number == errno.EOPNOTSUPP and entry.helper:
+                    self._counters.refused[f"helper {entry.helper}: {reason}"] += 1
+                    self.changes.insert(key, entry._replace(helper=""))
+                    continue
+                self.table.remove(key)
+            self._counters.refused[f"{change.value}: {reason}"] += 1
+
+
+def is_carried(entry: ConntrackEntry) -> bool:
+    """Whether our own kernel has seen packets of a flow, so that its timeout is a normal one."""
+    return entry.timeout is None or entry.timeout < HOLD_THRESHOLD
+
+
+def _sum(labels: bytes | None) -> int:
+    return crc32(labels) if labels else 0

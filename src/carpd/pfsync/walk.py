@@ -1,0 +1,71 @@
+"""The walk through the kernel's table, piece by piece: everything that concerns all states is done on it.
+
+One walk serves all that was wanted when it began; what is wanted meanwhile is for the next.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+
+from carpd.pfsync.timeouts import HOLD, LinuxTimeouts
+from carpd.wire.conntrack import GRE, ConntrackEntry
+
+
+class Errand(enum.Enum):
+    """What a walk is for."""
+
+    COMPARE = "compare"
+    """Find what was missed: at the start, and when the kernel told of changes faster than we read them."""
+    BULK = "bulk"
+    """Tell all states to the peers."""
+    TRIM = "trim"
+    """We carry the traffic now: what is held shall end as the kernel would end it."""
+    HOLD = "hold"
+    """A peer carries the traffic now: what we have shall not end by itself."""
+
+
+class Walk:
+    """One walk at a time."""
+
+    def __init__(self) -> None:
+        self._wanted: set[Errand] = set()
+        self.errands: frozenset[Errand] = frozenset()
+        """What the present one is for; empty while there is none."""
+        self._unseen: set[bytes] = set()
+
+    @property
+    def due(self) -> bool:
+        """Whether a walk should begin."""
+        return bool(self._wanted) and not self.errands
+
+    def want(self, errand: Errand) -> None:
+        self._wanted.add(errand)
+
+    def drop(self, errand: Errand) -> None:
+        """It is not wanted any more, nor is the rest of it."""
+        self._wanted.discard(errand)
+        self.errands -= {errand}
+
+    def begin(self, keys: Iterable[bytes]) -> None:
+        """Begin with all that is wanted; the table knows the flows of these keys."""
+        self.errands, self._wanted = frozenset(self._wanted), set()
+        self._unseen = set(keys) if Errand.COMPARE in self.errands else set()
+
+    def pass_by(self, keys: Iterable[bytes]) -> None:
+        """These are there."""
+        if self._unseen:
+            self._unseen.difference_update(keys)
+
+    def end(self) -> Sequence[bytes]:
+        """The walk is over; the keys that it did not come by, if it was to compare."""
+        unseen, self._unseen, self.errands = self._unseen, set(), frozenset()
+        return list(unseen)
+
+    def timeout(self, entry: ConntrackEntry, timeouts: LinuxTimeouts, *, carried: bool) -> int | None:
+        """The timeout that an entry must get on this walk; None if it may keep what it has."""
+        if Errand.HOLD in self.errands and carried and entry.timeout is not None:
+            return HOLD
+        if Errand.TRIM in self.errands and not carried and entry.protocol != GRE:  # its packets would not renew it
+            return timeouts.normal(entry)
+        return None
