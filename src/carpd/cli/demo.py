@@ -50,6 +50,9 @@ def _demo(args: argparse.Namespace) -> int:
     else:
         print(f"\n{table(story.steps)}\n")
         print("Gaps are what the client saw, with a probe every millisecond; the bound is the protocol's own.")
+        print(
+            "A stall is the longest time in which a connection moved nothing: TCP may need twice the gap to try again."
+        )
     if story.faults:
         for name, text in logs.items():
             print(f"\n--- {name}\n{text}", file=sys.stderr)

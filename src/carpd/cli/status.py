@@ -42,7 +42,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _overview(status: dict[str, Any], *, coloured: bool) -> Iterable[str]:
-    """A table, and below it what is unusual."""
+    """A table of the virtual hosts, below it what is unusual, and the state synchronisation."""
+    if status["virtual_hosts"]:
+        yield from _virtual_hosts(status, coloured=coloured)
+    if status["pfsync"]:
+        yield from _pfsync(status["pfsync"])
+
+
+def _virtual_hosts(status: dict[str, Any], *, coloured: bool) -> Iterable[str]:
     rows = [_row(host) for host in status["virtual_hosts"]]
     widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
     for row in (_COLUMNS, *rows):
@@ -71,6 +78,31 @@ def _row(host: dict[str, Any]) -> tuple[str, ...]:
         "this host" if host["state"] == "MASTER" else master["source"] if master else "-",
         " ".join(host["addresses"]),
     )
+
+
+def _pfsync(pfsync: dict[str, Any]) -> Iterable[str]:
+    """What is here, what the peers have of it, and what went wrong since the start."""
+    title = f"pfsync on {pfsync['syncdev']} ({pfsync['transport']})"
+    if not pfsync["running"]:
+        yield f"{title}: pfsyncd does not run"
+        return
+    if "waits_for" in pfsync:
+        yield f"{title}: waits for {pfsync['waits_for']}"
+        return
+    link, bulk, age = pfsync["link"], pfsync["bulk_update"], pfsync["unconfirmed_age_s"]
+    yield f"{title}: {pfsync['states']} states, {bulk['reason']}" + ("" if link["up"] else f"; {link['reason']}")
+    for peer in pfsync["peers"]:
+        coverage = "not compared yet" if peer["coverage"] is None else f"{peer['coverage']:g} % of ours"
+        carrying = ", carries traffic" if peer["carrying"] else ""
+        heard = f"heard {peer['heard_age_s']:.1f} s ago"
+        yield f"  {peer['address']}: {peer['states']} states, {coverage}{carrying}, {heard}"
+    if not pfsync["peers"]:
+        yield "  no peer is heard"
+    if age is not None:
+        yield f"  oldest change that is not confirmed: {age:.3f} s"
+    for title, reasons in (("resynchronised", pfsync["resyncs"]), ("refused by the kernel", pfsync["refused"])):
+        for reason, count in reasons.items():
+            yield f"  {title} {count} times: {reason}"
 
 
 def _in_full(host: dict[str, Any]) -> Iterable[str]:

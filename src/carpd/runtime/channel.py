@@ -65,5 +65,9 @@ class Channel:
         self._unread = bytearray(rest)
         return [CODEC.decode(line) for line in lines]
 
+    def shut(self) -> None:
+        """Say no more; what the other process says can still be received. Raise OSError."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         self._socket.close()

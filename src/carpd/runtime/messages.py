@@ -1,12 +1,15 @@
-"""What supervisor and election process say to each other: the engine's events and facts, and a little more."""
+"""What the supervisor and the processes that it starts say to each other: events and facts, and a little more."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from carpd.carp.status import HostStatus, InterfaceStatus
+from carpd.config.model import PfsyncConfig
 from carpd.effects import DemotionChanged, StateChanged
 from carpd.events import Configure, ForceState, HostPrepared, SetDemotion, Shutdown
+from carpd.pfsync.effects import BulkUpdateChanged
+from carpd.pfsync.events import RoleChanged
 from carpd.trace.codec import Codec
 
 
@@ -43,6 +46,37 @@ class Recorded:
     line: str
 
 
+@dataclass(frozen=True, slots=True)
+class StartPfsync:
+    """The first message to pfsyncd: what to do, and whether this host carries traffic now."""
+
+    config: PfsyncConfig
+    carrying: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SyncLinkChanged:
+    """pfsyncd can speak to its peers, or for this reason can't."""
+
+    up: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PfsyncStatusWanted:
+    """Report on the synchronisation."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class PfsyncStatus:
+    """The answer to a `PfsyncStatusWanted`: a JSON document."""
+
+    token: int
+    document: str
+
+
 RECORD = "--record"
 """The argument that makes the election process tell of every event."""
 
@@ -59,5 +93,11 @@ CODEC = Codec(
         StatusReport,
         LogLine,
         Recorded,
+        StartPfsync,
+        RoleChanged,
+        SyncLinkChanged,
+        BulkUpdateChanged,
+        PfsyncStatusWanted,
+        PfsyncStatus,
     ]
 )

@@ -18,19 +18,21 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from carpd import __version__
-from carpd.config.model import Config
+from carpd.config.model import Config, PfsyncConfig
 from carpd.config.parse import load
 from carpd.config.problems import Severity
 from carpd.control.protocol import ControlError, Failure
 from carpd.control.server import ControlServer
 from carpd.effects import DemotionChanged, StateChanged
 from carpd.errors import CarpdError
-from carpd.events import Configure, HostPrepared, Shutdown
+from carpd.events import CarpState, Configure, HostPrepared, SetDemotion, Shutdown
 from carpd.linux import privileges
 from carpd.runtime import status
+from carpd.runtime.child_process import how_it_ended
 from carpd.runtime.election_process import ElectionProcess
 from carpd.runtime.interface_keeper import InterfaceKeeper
 from carpd.runtime.logs import LOG, start_logging
+from carpd.runtime.pfsync_keeper import PfsyncKeeper
 from carpd.runtime.preparation import own_addresses_by_interface
 from carpd.trace.recording import START
 
@@ -40,8 +42,9 @@ RESTART_DELAY_S = 1.0
 SHUTDOWN_LIMIT_S = 5.0
 """How long the election process may take to bow out."""
 
-CLAIM = b"\0carpd"
-"""The abstract socket name of the daemon."""
+CLAIM = "carpd"
+PFSYNC_CLAIM = "pfsyncd"
+"""The abstract socket names of the daemons: whoever synchronises states has the second."""
 
 WATCH_S = 1.0
 """Between two questions to the election process."""
@@ -60,33 +63,62 @@ def run(config_file: Path, node: str | None, socket_path: Path, state_dir: Path,
         return 1
 
 
+def run_pfsync(config_file: Path, node: str | None, socket_path: Path) -> int:
+    """Run state synchronisation alone, likewise. This host carries traffic whenever it comes."""
+    start_logging()
+    try:
+        config = _load(config_file, node)
+        if config is None:
+            return 3
+        if config.pfsync is None:
+            LOG.error("%s: there is no [pfsync]: write at least syncdev and secret_file below it", config_file)
+            return 3
+        with ExitStack() as held:
+            _claim(held, PFSYNC_CLAIM)
+            socket_path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            return asyncio.run(_run_pfsync(config.node, config.pfsync, socket_path))
+    except (CarpdError, OSError) as error:
+        LOG.error("%s", error)
+        return 1
+
+
 def _run(config_file: Path, node: str | None, socket_path: Path, state_dir: Path, record: Path | None) -> int:
+    config = _load(config_file, node)
+    if config is None:
+        return 3
+    if not config.virtual_hosts:
+        LOG.error("%s: there is no [carp.NAME]: for state synchronisation alone run pfsyncd", config_file)
+        return 3
+    with ExitStack() as held:
+        _claim(held, CLAIM)
+        if config.pfsync:
+            _claim(held, PFSYNC_CLAIM)
+        state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        recording = held.enter_context(_recording(record)) if record else None
+        return asyncio.run(Supervisor(config, socket_path, state_dir, recording).run())
+
+
+def _load(config_file: Path, node: str | None) -> Config | None:
+    """The configuration, or None if the log says what is wrong with it. Raise CarpdError without capabilities."""
     loaded = load(config_file, node, own_addresses_by_interface())
     for problem in loaded.problems:
         (LOG.error if problem.severity is Severity.ERROR else LOG.warning)("%s", problem)
-    if loaded.config is None:
-        return 3
     missing = privileges.missing_capabilities()
-    if missing:
-        LOG.error("missing capabilities: %s: be root, or let the service manager grant them", ", ".join(missing))
-        return 1
-    with ExitStack() as held:
-        _claim(held)
-        state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        recording = held.enter_context(_recording(record)) if record else None
-        return asyncio.run(Supervisor(loaded.config, socket_path, state_dir, recording).run())
+    if loaded.config is not None and missing:
+        raise CarpdError(f"missing capabilities: {', '.join(missing)}: be root, or let the service manager grant them")
+    return loaded.config
 
 
-def _claim(held: ExitStack) -> None:
+def _claim(held: ExitStack, name: str) -> None:
     """Be the only daemon of this network namespace: what is left behind in it is then a dead one's. Raise CarpdError.
 
     Abstract socket names belong to the namespace, and are free again when their owner is gone.
     """
     claim = held.enter_context(socket.socket(socket.AF_UNIX))
     try:
-        claim.bind(CLAIM)
+        claim.bind(f"\0{name}")
     except OSError as error:
-        raise CarpdError("another carpd is running in this network namespace (see `ss -xlp`)") from error
+        raise CarpdError(f"another {name} is running in this network namespace (see `ss -xlp`)") from error
     claim.listen()
 
 
@@ -112,6 +144,10 @@ class Supervisor:
         self._by_name = {host.name: host for host in config.virtual_hosts}
         self._interfaces = InterfaceKeeper(config.virtual_hosts, state_dir, self._tell_prepared)
         self._control = ControlServer(socket_path, {"status": self._status})
+        self._pfsync = PfsyncKeeper(config.pfsync, self._demote_all) if config.pfsync else None
+        self._demotions: dict[str, int] = {}
+        """What demotes every group, by reason: an election process that is started again must know."""
+        self._masters: set[str] = set()
         self._started = time.monotonic()
         self._election: _Run | None = None
         self._restarts = 0
@@ -133,10 +169,14 @@ class Supervisor:
         try:
             await self._control.start()
             self._start_election()
+            if self._pfsync:
+                self._pfsync.start(carrying=False)
             self._interfaces.start()
             watch = asyncio.create_task(self._watch_election())
             await self._finished.wait()
             watch.cancel()
+            if self._pfsync:  # until now it told the successor of every connection
+                await self._pfsync.stop()
         finally:
             await self._control.stop()
             self._interfaces.undo()
@@ -151,6 +191,21 @@ class Supervisor:
         process = ElectionProcess(self._fact, self._election_ended, self._recording)
         self._election = _Run(process)
         process.send(Configure(self._config.virtual_hosts, secrets.randbits(64)))
+        for reason, amount in self._demotions.items():
+            self._demote_all(reason, amount)
+
+    def _demote_all(self, reason: str, amount: int) -> None:
+        """Demote every redundancy group for this reason."""
+        self._demotions[reason] = amount
+        if self._election is not None:
+            for group in sorted({host.group for host in self._config.virtual_hosts}):
+                self._election.process.send(SetDemotion(group, reason, amount))
+
+    def _note_master(self, fact: StateChanged) -> None:
+        """Whether this host carries traffic is what pfsyncd needs to know."""
+        (self._masters.add if fact.new is CarpState.MASTER else self._masters.discard)(fact.host)
+        if self._pfsync:
+            self._pfsync.carries(bool(self._masters))
 
     def _election_ended(self, exit_status: int) -> None:
         run, self._election = self._election, None
@@ -159,9 +214,12 @@ class Supervisor:
                 self._shutdown_limit.cancel()
             self._finished.set()
             return
-        how = f"killed by {signal.Signals(-exit_status).name}" if exit_status < 0 else f"exit status {exit_status}"
+        how = how_it_ended(exit_status)
         LOG.error("the election process ended (%s): every virtual host is silent; starting it again", how)
         self._restarts += 1
+        self._masters.clear()
+        if self._pfsync:
+            self._pfsync.carries(False)
         self._interfaces.silence()
         lived = time.monotonic() - run.started if run else 0.0
         delay = 0.0 if lived > RESTART_DELAY_S else RESTART_DELAY_S
@@ -199,6 +257,7 @@ class Supervisor:
     def _fact(self, fact: object) -> None:
         if isinstance(fact, StateChanged):
             self._interfaces.state_changed(fact)
+            self._note_master(fact)
             host = self._by_name[fact.host]
             where = f"{fact.host} (vhid {host.vhid} on {host.interface})"
             LOG.info("%s: %s -> %s (%s)", where, fact.old.name, fact.new.name, fact.reason.value)
@@ -249,6 +308,7 @@ class Supervisor:
                 status.virtual_host(host, hosts.get(host.name), self._interfaces.mac(host.interface)) for host in wanted
             ],
             "interfaces": status.interfaces(i for report in reports for i in report.interfaces),
+            "pfsync": await self._pfsync.status() if self._pfsync else None,
         }
 
     def _wanted_hosts(self, name: object) -> list[Any]:
@@ -258,3 +318,28 @@ class Supervisor:
             known = ", ".join(self._by_name)
             raise ControlError(Failure.NO_SUCH_HOST, f"no virtual host {name!r}: this node has {known}")
         return [self._by_name[name]]
+
+
+async def _run_pfsync(node: str, config: PfsyncConfig, socket_path: Path) -> int:
+    """From the start of pfsyncd to SIGTERM or SIGINT. Raise OSError if it can't begin."""
+    loop = asyncio.get_running_loop()
+    finished = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, finished.set)
+    LOG.info("pfsyncd %s, node %s", __version__, node)
+    keeper = PfsyncKeeper(config, lambda reason, amount: None)
+
+    async def status(_request: dict[str, Any]) -> dict[str, Any]:
+        about = {"node": node, "version": __version__, "pid": os.getpid(), "virtual_hosts": [], "interfaces": []}
+        return about | {"pfsync": await keeper.status()}
+
+    control = ControlServer(socket_path, {"status": status})
+    try:
+        await control.start()
+        keeper.start(carrying=True)
+        await finished.wait()
+    finally:
+        await keeper.stop()
+        await control.stop()
+    LOG.info("stopped")
+    return 0

@@ -12,7 +12,17 @@ import json
 import types
 from collections.abc import Callable, Iterable
 from functools import cache
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
 from operator import attrgetter
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -83,11 +93,13 @@ def _dataclass_form(cls: Any) -> _Form:
 
 
 def _union_form(members: set[Any]) -> _Form:
-    """Addresses of either family, or something that may be missing."""
+    """Addresses or networks of either family, or something that may be missing."""
     if members <= {IPv4Interface, IPv6Interface}:
         return _Form(str, ip_interface)
     if members <= {IPv4Address, IPv6Address}:
         return _Form(str, ip_address)
+    if members <= {IPv4Network, IPv6Network}:
+        return _Form(str, ip_network)
     (wanted,) = members - {types.NoneType}
     write, read = _form(wanted)
     return _Form(

@@ -1,0 +1,395 @@
+"""pfsyncd: the kernel's connection tracking and the peers' packets in, the synchronisation engine, and out again.
+
+A process of its own, as it is busy when many connections come and go. The supervisor starts it and speaks to it over a
+socket pair; when the supervisor goes, it ends, and the kernel's table stays as it is. Ref: design §2, §5.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from carpd.config.model import PfsyncConfig
+from carpd.errors import CarpdError, SystemCallError
+from carpd.linux import conntrack_settings
+from carpd.linux.addresses import local_addresses
+from carpd.linux.conntrack import EVENTS_AT_ONCE, ConntrackEvents, ConntrackTable, ExpectationEvents
+from carpd.linux.links import LinkMonitor
+from carpd.linux.netlink import Refusal
+from carpd.pfsync.effects import (
+    BulkUpdateChanged,
+    DeleteEntries,
+    Effect,
+    FetchEntries,
+    InsertEntries,
+    InsertExpectations,
+    PeerAppeared,
+    PeerLost,
+    ReadExpectations,
+    ReadTable,
+    Resynchronising,
+    SendPackets,
+    SetTimeouts,
+    UpdateEntries,
+)
+from carpd.pfsync.engine import SyncEngine
+from carpd.pfsync.events import (
+    AddressesChanged,
+    Change,
+    EntriesFetched,
+    EntriesRefused,
+    Event,
+    ExpectationsFound,
+    LinkChanged,
+    PacketsReceived,
+    Refused,
+    RoleChanged,
+    TableChanged,
+    TableRead,
+    TimersDue,
+)
+from carpd.pfsync.halves import dialect_of
+from carpd.pfsync.selection import Selection
+from carpd.pfsync.state_sync import Settings
+from carpd.pfsync.timeouts import LinuxTimeouts
+from carpd.runtime import pfsync_status
+from carpd.runtime.channel import Channel, ChannelClosedError
+from carpd.runtime.messages import LogLine, PfsyncStatus, PfsyncStatusWanted, StartPfsync, SyncLinkChanged
+from carpd.runtime.sync_link import SyncLink
+from carpd.units import MICROSECOND, SECOND
+from carpd.wire.conntrack import ConntrackEntry, flow_key
+
+MAX_PACKET = 1400
+"""Bytes of the longest packet, before the link has told its MTU."""
+READS_AT_ONCE = 8
+"""Batches of events or packets that are read before anything else is looked at."""
+BUSY_NS = 200 * MICROSECOND
+"""A wake-up that follows the last one so soon is one of many: see `Pfsyncd.run`."""
+REST_S = 0.0003
+_COLLECT_AFTER = 100_000
+"""Objects made until the collector looks: nearly all that is made here are tuples that are never part of a cycle."""
+
+
+class Pfsyncd:
+    """The loop that feeds events to the engine and performs its effects."""
+
+    def __init__(self, channel: Channel, start: StartPfsync) -> None:
+        """Raise CarpdError if it can't work here."""
+        config = start.config
+        self._channel = channel
+        self._orphaned = False
+        self._table = ConntrackTable()
+        self._events = ConntrackEvents(ignored_port=self._table.port)
+        self._expectations = ExpectationEvents(ignored_port=self._table.port)
+        self._links = LinkMonitor()
+        self._link = SyncLink(config, self._log)
+        now = time.monotonic_ns()
+        self._engine = SyncEngine(
+            now, _settings(config), LinuxTimeouts(conntrack_settings.read_timeouts()), carrying=start.carrying
+        )
+        self._own_addresses = frozenset[bytes]()
+        self._walk: Iterator[list[ConntrackEntry]] | None = None
+        self._piece_wanted = False
+        self._woke = 0
+        self._poll = select.epoll()
+        self._link_fd: int | None = None
+        self._channel_events = select.EPOLLIN
+        for source in (self._events, self._expectations, self._links, self._channel):
+            self._poll.register(source.fileno(), select.EPOLLIN)
+
+    def run(self) -> None:
+        """Until the supervisor has gone."""
+        self._look_at_addresses()
+        self._look_at_link(first=True)
+        while not self._orphaned:
+            self._wait()
+            self._wake_up()
+
+    def _wait(self) -> None:
+        """Wait for something to do.
+
+        Under load a pause of a fraction of a millisecond lets it come together: reading a hundred changes at once
+        costs a fraction of reading each alone, for us, for the kernel that makes them, and for the peers.
+        """
+        if self._piece_wanted:
+            timeout = 0.0
+        else:
+            deadline = self._engine.deadline
+            timeout = -1 if deadline is None else max(0, deadline - time.monotonic_ns()) / SECOND
+        self._poll.poll(timeout)
+        now = time.monotonic_ns()
+        if now - self._woke < BUSY_NS:
+            time.sleep(REST_S)
+            now = time.monotonic_ns()
+        self._woke = now
+
+    def _wake_up(self) -> None:
+        self._hear_links()
+        self._hear_supervisor()
+        self._hear_table()
+        self._hear_expectations()
+        self._hear_peers()
+        if self._piece_wanted:
+            self._read_piece()
+        now = time.monotonic_ns()
+        deadline = self._engine.deadline
+        if deadline is not None and deadline <= now:
+            self._feed(now, TimersDue())
+        self._woke = time.monotonic_ns()
+
+    # What happens
+
+    def _hear_table(self) -> None:
+        for _ in range(READS_AT_ONCE):
+            events, lost = self._events.receive()
+            if not events and not lost:
+                return
+            more = len(events) == EVENTS_AT_ONCE
+            self._feed(time.monotonic_ns(), TableChanged(events, lost, more))
+            if not more:
+                return
+
+    def _hear_expectations(self) -> None:
+        expectations, lost = self._expectations.receive()
+        if lost:
+            expectations = self._table.expectations()
+        if expectations:
+            self._feed(time.monotonic_ns(), ExpectationsFound(expectations))
+
+    def _hear_peers(self) -> None:
+        for _ in range(READS_AT_ONCE):
+            packets = self._link.receive()
+            if not packets:
+                return
+            self._feed(time.monotonic_ns(), PacketsReceived(packets))
+
+    def _hear_links(self) -> None:
+        if self._links.changes():
+            self._look_at_addresses()
+            self._look_at_link()
+
+    def _look_at_addresses(self) -> None:
+        addresses = local_addresses()
+        if addresses != self._own_addresses:
+            self._own_addresses = addresses
+            self._feed(time.monotonic_ns(), AddressesChanged(addresses))
+
+    def _look_at_link(self, *, first: bool = False) -> None:
+        if not self._link.refresh() and not first:
+            return
+        if self._link_fd is not None:
+            with suppress(OSError):  # a closed one has left by itself
+                self._poll.unregister(self._link_fd)
+            self._link_fd = None
+        if self._link.is_open:
+            self._link_fd = self._link.fileno()
+            self._poll.register(self._link_fd, select.EPOLLIN)
+        self._tell(SyncLinkChanged(self._link.is_open, self._link.reason))
+        self._feed(time.monotonic_ns(), LinkChanged(self._link.is_open, self._link.max_packet))
+
+    def _read_piece(self) -> None:
+        """The next entries of the walk through the table."""
+        self._piece_wanted = False
+        assert self._walk is not None
+        try:
+            entries = next(self._walk, None)
+        except SystemCallError as error:  # what was not read is found missing, and looked up
+            self._log(logging.ERROR, str(error))
+            entries = None
+        self._feed(time.monotonic_ns(), TableRead(entries or [], last=entries is None))
+
+    def _hear_supervisor(self) -> None:
+        try:
+            self._channel.flush()
+            messages = self._channel.receive()
+        except ChannelClosedError:
+            self._orphaned = True
+            return
+        for message in messages:
+            if isinstance(message, PfsyncStatusWanted):
+                now = time.monotonic_ns()
+                document = pfsync_status.document(now, self._engine, self._link)
+                self._tell(PfsyncStatus(message.token, json.dumps(document)))
+            elif isinstance(message, RoleChanged):
+                self._feed(time.monotonic_ns(), message)
+        events = select.EPOLLIN | (select.EPOLLOUT if self._channel.wants_to_write else 0)
+        if events != self._channel_events:
+            self._channel_events = events
+            self._poll.modify(self._channel.fileno(), events)
+
+    # The engine and its effects
+
+    def _feed(self, now: int, event: Event) -> None:
+        """Hand one event to the engine, perform what follows, and hand in what comes of that."""
+        events = deque([event])
+        while events:
+            for effect in self._engine.handle(now, events.popleft()):
+                outcome = self._perform(now, effect)
+                if outcome is not None:
+                    events.append(outcome)
+
+    def _perform(self, now: int, effect: Effect) -> Event | None:
+        try:
+            return _PERFORMERS[type(effect)](self, now, effect)
+        except SystemCallError as error:
+            self._log(logging.ERROR, f"pfsync: {error}")
+            # What can't be looked up is left as it is: nobody is told that it ended.
+            return EntriesFetched(effect.purpose, (), ()) if isinstance(effect, FetchEntries) else None
+
+    def _send(self, _now: int, effect: SendPackets) -> None:
+        self._link.send(effect.packets)
+
+    def _insert(self, _now: int, effect: InsertEntries) -> Event | None:
+        return _refused(Change.INSERT, effect.entries, self._table.insert(effect.entries))
+
+    def _update(self, _now: int, effect: UpdateEntries) -> Event | None:
+        return _refused(Change.UPDATE, effect.entries, self._table.update(effect.entries))
+
+    def _delete(self, _now: int, effect: DeleteEntries) -> Event | None:
+        refused = self._table.delete(effect.keys)
+        if not refused:
+            return None
+        return EntriesRefused(
+            Change.DELETE, [Refused(effect.keys[r.position], None, r.errno, r.reason) for r in refused]
+        )
+
+    def _set_timeouts(self, _now: int, effect: SetTimeouts) -> None:
+        self._table.set_timeouts(effect.timeouts)
+
+    def _insert_expectations(self, _now: int, effect: InsertExpectations) -> None:
+        for refusal in self._table.insert_expectations(effect.expectations):
+            if refusal.errno != errno.EEXIST:
+                self._engine.counters.refused[f"expectation: {_reason(refusal)}"] += 1
+
+    def _fetch(self, _now: int, effect: FetchEntries) -> Event:
+        return EntriesFetched(effect.purpose, effect.keys, self._table.get_many(effect.keys))
+
+    def _begin_piece(self, _now: int, effect: ReadTable) -> None:
+        if effect.begin:
+            self._walk = self._table.dump()
+        self._piece_wanted = True
+
+    def _read_expectations(self, _now: int, _effect: ReadExpectations) -> Event:
+        return ExpectationsFound(self._table.expectations())
+
+    def _bulk_update_changed(self, _now: int, effect: BulkUpdateChanged) -> None:
+        self._tell(effect)
+
+    def _peer_appeared(self, _now: int, effect: PeerAppeared) -> None:
+        self._log(logging.INFO, f"pfsync: {effect.source} is there (creator id {effect.creator_id.hex()})")
+
+    def _peer_lost(self, _now: int, effect: PeerLost) -> None:
+        self._log(logging.WARNING, f"pfsync: {effect.source} is gone (creator id {effect.creator_id.hex()})")
+
+    def _resynchronising(self, _now: int, effect: Resynchronising) -> None:
+        self._log(logging.WARNING, f"pfsync: resynchronising: {effect.reason}")
+
+    # The supervisor
+
+    def _tell(self, message: object) -> None:
+        with suppress(ChannelClosedError):
+            self._channel.send(message)
+
+    def _log(self, level: int, text: str) -> None:
+        self._tell(LogLine(level, text))
+
+
+_PERFORMERS: dict[type, Callable[[Pfsyncd, int, Any], Event | None]] = {
+    SendPackets: Pfsyncd._send,
+    InsertEntries: Pfsyncd._insert,
+    UpdateEntries: Pfsyncd._update,
+    DeleteEntries: Pfsyncd._delete,
+    SetTimeouts: Pfsyncd._set_timeouts,
+    InsertExpectations: Pfsyncd._insert_expectations,
+    FetchEntries: Pfsyncd._fetch,
+    ReadTable: Pfsyncd._begin_piece,
+    ReadExpectations: Pfsyncd._read_expectations,
+    BulkUpdateChanged: Pfsyncd._bulk_update_changed,
+    PeerAppeared: Pfsyncd._peer_appeared,
+    PeerLost: Pfsyncd._peer_lost,
+    Resynchronising: Pfsyncd._resynchronising,
+}
+
+
+def _refused(change: Change, entries: Sequence[ConntrackEntry], refusals: Sequence[Refusal]) -> Event | None:
+    if not refusals:
+        return None
+    found = [(entries[refusal.position], refusal) for refusal in refusals]
+    return EntriesRefused(change, [Refused(flow_key(entry), entry, r.errno, _reason(r)) for entry, r in found])
+
+
+def _reason(refusal: Refusal) -> str:
+    return refusal.reason or os.strerror(refusal.errno)
+
+
+def _settings(config: PfsyncConfig) -> Settings:
+    """What the engine needs to know. Raise SystemCallError."""
+    ignore = config.ignore
+    creator_id = os.urandom(4)
+    while creator_id == bytes(4):
+        creator_id = os.urandom(4)
+    return Settings(
+        creator_id=creator_id,
+        first_id=int(time.time()) << 32,
+        selection=Selection(
+            local=config.local,
+            port=config.port if config.secrets else None,
+            networks=ignore.addresses,
+            protocols=frozenset(ignore.protocols),
+            marks=tuple((mark.value, mark.mask) for mark in ignore.marks),
+            zones=frozenset(ignore.zones),
+        ),
+        max_states=config.max_states or conntrack_settings.table_limit(),
+        max_packet=MAX_PACKET,
+        maxupd=config.maxupd,
+        dialect=dialect_of(config.version),
+    )
+
+
+def _first_message(channel: Channel) -> StartPfsync | None:
+    """What we are to do; None if the supervisor has gone."""
+    while True:
+        select.select([channel], [], [])
+        try:
+            messages = channel.receive()
+        except ChannelClosedError:
+            return None
+        for message in messages:
+            assert isinstance(message, StartPfsync)
+            return message
+
+
+def main() -> int:
+    """Run on the socket that is file descriptor argv[1]. The supervisor starts this."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # sent to the whole group: the supervisor decides
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    start = _first_message(channel)
+    if start is None:
+        return 0
+    try:
+        pfsyncd = Pfsyncd(channel, start)
+    except (CarpdError, OSError) as error:
+        channel.send(LogLine(logging.ERROR, f"pfsyncd: {error}"))
+        return 1
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
+    pfsyncd.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
