@@ -35,6 +35,7 @@ table inet filter {{
     }}
 }}
 """
+_CARRIED_OVER = SYNCHRONISED_FLAGS & ~conntrack.LIBERAL
 _LOCAL_STATUS = conntrack.SOURCE_NAT_DONE | conntrack.DESTINATION_NAT_DONE | conntrack.HELPER | conntrack.FIXED_TIMEOUT
 
 
@@ -110,12 +111,12 @@ def comparable(entry: ConntrackEntry) -> ConntrackEntry:
     """An entry without what another kernel does not know or count in its own way.
 
     Its number, the seconds it has left, bits that say how this kernel came to it, and TCP flags that go with sequence
-    numbers. Inserted GRE has a fixed timeout.
+    numbers. Inserted GRE has a fixed timeout, and the kernel is liberal about inserted TCP.
     """
     return entry._replace(
         id=0,
         timeout=None,
         status=entry.status & ~_LOCAL_STATUS,
-        original_flags=entry.original_flags & SYNCHRONISED_FLAGS,
-        reply_flags=entry.reply_flags & SYNCHRONISED_FLAGS,
+        original_flags=entry.original_flags & _CARRIED_OVER,
+        reply_flags=entry.reply_flags & _CARRIED_OVER,
     )

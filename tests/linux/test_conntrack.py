@@ -228,6 +228,18 @@ def test_there_is_no_entry_of_what_is_not_tracked(table: ConntrackTable) -> None
     assert [entry is None for entry in table.get_many([flow_key(unanswerable), flow_key(PING)])] == [True, False]
 
 
+def test_loosening(table: ConntrackTable) -> None:
+    """What is inserted is liberal from the beginning; loosening it changes nothing else."""
+    liberal = conntrack.LIBERAL
+    assert table.insert([TCP]) == []
+    found = table.get(flow_key(TCP))
+    assert found
+    assert found.original_flags & found.reply_flags & liberal
+    assert table.loosen([flow_key(TCP)]) == []
+    assert table.get(flow_key(TCP)) == found._replace(timeout=table.get(flow_key(TCP)).timeout)  # type: ignore[union-attr]
+    assert [refusal.errno for refusal in table.loosen([flow_key(PING)])] == [errno.ENOENT]
+
+
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
 def test_setting_timeouts(table: ConntrackTable, entry: ConntrackEntry) -> None:
     """Of every kind, to a longer and a shorter one; nothing else changes."""

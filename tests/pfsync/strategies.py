@@ -12,7 +12,7 @@ _QUESTIONS = {conntrack.ICMP: (8, 13, 15, 17), conntrack.ICMPV6: (128, 139)}
 _WITH_PORTS = (conntrack.TCP, conntrack.UDP, conntrack.UDPLITE, conntrack.SCTP, conntrack.GRE)
 
 _CONVEYED = conntrack.SEEN_REPLY | conntrack.ASSURED | conntrack.FIXED_TIMEOUT
-_CONVEYED_FLAGS = conntrack.WINDOW_SCALE | conntrack.SACK_PERMITTED | conntrack.CLOSE_INIT | conntrack.LIBERAL
+_CONVEYED_FLAGS = conntrack.WINDOW_SCALE | conntrack.SACK_PERMITTED | conntrack.CLOSE_INIT
 
 U8, U16, U32 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32))
 identities = st.tuples(st.binary(min_size=8, max_size=8), st.binary(min_size=4, max_size=4).filter(any)).map(b"".join)

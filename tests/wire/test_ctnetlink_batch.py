@@ -95,6 +95,7 @@ def test_writing(batch: list[ConntrackEntry], first: int) -> None:
         for fast, slow in ((writer.insert, ctnetlink.insert), (writer.update, ctnetlink.update)):
             assert fast(batch, first) == joined([*map(slow, batch)])
         assert writer.delete(keys, first) == joined([*map(ctnetlink.delete, flows)])
+        assert writer.loosen(keys, first) == joined([*map(ctnetlink.loosen, flows)])
         assert writer.get(keys, first) == joined([*map(ctnetlink.get, flows)])
         told = [*map(ctnetlink.set_timeout, flows, seconds)]
         assert writer.set_timeouts([*zip(keys, seconds, strict=True)], first) == joined(told)

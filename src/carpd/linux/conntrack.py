@@ -179,6 +179,10 @@ class ConntrackTable:
         """Delete the entries with these flow keys. Raise SystemCallError."""
         return self._send(keys, self._writer.delete)
 
+    def loosen(self, keys: Sequence[bytes]) -> list[Refusal]:
+        """Be liberal about the windows of the TCP connections with these flow keys. Raise SystemCallError."""
+        return self._send(keys, self._writer.loosen)
+
     def set_timeouts(self, timeouts: Sequence[tuple[bytes, int]]) -> list[Refusal]:
         """Give entries, by their flow keys, so many seconds to live, and change nothing else. Raise SystemCallError.
 

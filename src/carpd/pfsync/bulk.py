@@ -40,6 +40,8 @@ class BulkUpdate:
         self._tries = 0
         self._sending: set[bytes] = set()
         """Peers that have begun and not ended."""
+        self._ended: dict[bytes, int] = {}
+        """The number of the packet in which a peer said so: it may overtake the one with the beginning."""
 
     @property
     def done(self) -> bool:
@@ -52,24 +54,27 @@ class BulkUpdate:
         self.phase, self.deadline, self._tries = BulkPhase.SENT, now + REQUEST_NS, 1
         return True
 
-    def begins(self, now: int, peer: bytes) -> None:
-        """A peer begins to send all states."""
+    def begins(self, now: int, peer: bytes, number: int) -> None:
+        """A peer begins to send all states, in its packet of this number."""
         if self.phase is not BulkPhase.DONE:
             self.phase, self.deadline = BulkPhase.BULK, min(now + PROGRESS_NS, self._limit)
-            self._sending.add(peer)
+            if self._ended.get(peer, number) <= number:
+                self._sending.add(peer)
 
     def progresses(self, now: int) -> None:
         """States have come."""
         if self.phase is BulkPhase.BULK:
             self.deadline = min(now + PROGRESS_NS, self._limit)
 
-    def ends(self, peer: bytes) -> None:
-        """A peer has sent all its states; `is_complete` may follow."""
+    def ends(self, peer: bytes, number: int) -> None:
+        """A peer has sent all its states; `finish` may follow."""
         self._sending.discard(peer)
+        self._ended[peer] = number
 
     def loses(self, peer: bytes) -> None:
         """A peer is not heard any more."""
         self._sending.discard(peer)
+        self._ended.pop(peer, None)
 
     def finish(self, *, complete: bool) -> str | None:
         """Whether it is done, now that all packets have come or not: the reason, or None."""

@@ -49,6 +49,16 @@ class SetTimeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class LoosenEntries:
+    """Action: be liberal about the windows of the TCP connections with these flow keys: they may have moved elsewhere.
+
+    Those that are gone by then don't matter.
+    """
+
+    keys: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class InsertExpectations:
     """Action: expect these connections."""
 
@@ -112,6 +122,7 @@ Action = (
     | UpdateEntries
     | DeleteEntries
     | SetTimeouts
+    | LoosenEntries
     | InsertExpectations
     | FetchEntries
     | ReadTable

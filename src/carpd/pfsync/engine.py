@@ -21,6 +21,7 @@ from carpd.pfsync.effects import (
     BulkUpdateChanged,
     Effect,
     FetchEntries,
+    LoosenEntries,
     PeerAppeared,
     PeerLost,
     ReadExpectations,
@@ -92,6 +93,8 @@ ASKED_A_ROUND = 20_000
 """States that we ask for at once: a table full of differences is better asked for as a whole."""
 TOO_DIFFERENT = 32
 """Groups of 64 that differ in tables of this many states a group or more: ask for a bulk update."""
+PASSED_OVER_LIMIT = 10
+"""Digests of a peer that are not compared because of changes that it can't have heard of."""
 BULK_ASK_NS = 10 * SECOND
 
 _OVERHEAD = HEADER.size + SUBHEADER.size + v6.KINDS.message_size(Sequences)
@@ -120,6 +123,8 @@ class SyncEngine:
         self._paced_until = 0
         self._bulk_wanted = False
         self._bulk_begun = -BULK_AGAIN_NS
+        self._bulk_numbers: dict[int, int] = {}
+        """The numbers of the packets with the last beginning and the last end of a bulk update."""
         self._anti_entropy = AntiEntropy(settings.creator_id, self.sync.table)
         self._digest_at = now + DIGEST_NS
         self._digested = (-1, now)
@@ -128,6 +133,7 @@ class SyncEngine:
         self._answers_left = ANSWERS_A_SECOND
         self._answers_from = now
         self._link_up = False
+        self._takeovers = 0
         self._more = False
         self._numbered: list[AnyBatch] = []
         self._unnumbered: list[AnyBatch] = []
@@ -137,7 +143,8 @@ class SyncEngine:
         self._fetching = 0
         """`FetchEntries` that were not answered yet."""
         self._source = ""
-        """Who sent the packet that is being read."""
+        """Who sent the packet that is being read, and its number, 0 if it has none."""
+        self._number = 0
         self._effects: list[Effect] = []
         self._handlers: dict[type, Callable[[int, Any], None]] = {
             TableChanged: self._table_changed,
@@ -208,7 +215,7 @@ class SyncEngine:
         errands, records = self._walk.errands, self.sync.table.records
         if not errands:
             return
-        timeouts = []
+        timeouts, loosened = [], []
         keys = [flow_key(entry) for entry in event.entries]
         for key, entry in zip(keys, event.entries, strict=True):
             if Errand.COMPARE in errands:
@@ -219,11 +226,15 @@ class SyncEngine:
             timeout = self._walk.timeout(entry, self._timeouts, carried=is_carried(entry))
             if timeout is not None:
                 timeouts.append((key, timeout))
+            if self._walk.loosens(entry):
+                loosened.append(key)
             if Errand.BULK in errands:
                 self.sync.outbox.full(data[:IDENTITY_SIZE], entry)
         self._walk.pass_by(keys)
         if timeouts:
             self._effects.append(SetTimeouts(timeouts))
+        if loosened:
+            self._effects.append(LoosenEntries(loosened))
         if event.last:
             for key in self._walk.end():
                 self.sync.to_fetch[Purpose.MISSED][key] = None
@@ -261,6 +272,8 @@ class SyncEngine:
         self.sync.carrying = event.carrying
         self._walk.drop(Errand.HOLD if event.carrying else Errand.TRIM)
         self._walk.want(Errand.TRIM if event.carrying else Errand.HOLD)
+        self._walk.want(Errand.LOOSEN)
+        self._takeovers += event.carrying
         self._report_at = 0
 
     def _timers_due(self, now: int, _event: TimersDue) -> None:
@@ -277,7 +290,8 @@ class SyncEngine:
             version, when = self._digested
             if version != self.sync.table.version or now - when >= DIGEST_AT_REST_NS:
                 self._digested = self.sync.table.version, now
-                self._numbered.append(self._anti_entropy.digest())
+                # First what we have heard: whoever compares must know whether all of its own is in the digest.
+                self._numbered += (self._reports(), self._anti_entropy.digest())
         for peer in self.peers:
             if peer.received is not None:
                 ranges = peer.received.to_ask(now)
@@ -313,7 +327,6 @@ class SyncEngine:
             elif batches:
                 self._packet_received(now, batches)
         if self.bulk.deadline is not None:
-            self.bulk.progresses(now)
             self._finish_bulk(None)
 
     def _decode(self, payload: bytes) -> tuple[Sequence[AnyBatch], str]:
@@ -327,8 +340,10 @@ class SyncEngine:
 
     def _packet_received(self, now: int, batches: Sequence[AnyBatch]) -> None:
         peer, late, first = None, False, batches[0]
+        self._number = 0
         if isinstance(first, Sequences) and first.messages:
             creator_id, number = first.messages[0]
+            self._number = number
             if creator_id == self.settings.creator_id:
                 self.counters.loops += 1
                 return
@@ -354,6 +369,7 @@ class SyncEngine:
         hold = peer is None or peer.carrying or not self.sync.carrying
         for batch in batches:
             if isinstance(batch, Inserts | Updates):
+                self.bulk.progresses(now)
                 self.sync.learn(batch.messages, attributes, hold=hold, late=late)
             elif reader := self._readers.get(type(batch)):
                 reader(now, peer, batch.messages)  # type: ignore[union-attr]  # all that have a reader have messages
@@ -392,11 +408,11 @@ class SyncEngine:
         for creator_id, _, status in messages[:1]:
             sender = peer.creator_id if peer else creator_id
             if status == BULK_START:
-                self.bulk.begins(now, sender)
+                self.bulk.begins(now, sender, self._number)
                 if not self.bulk.done:
                     self.bulk_reason = self.bulk.phase.value
             elif status == BULK_END:
-                self.bulk.ends(sender)
+                self.bulk.ends(sender, self._number)
 
     def _reported(self, now: int, _peer: Peer | None, messages: Iterable[Report]) -> None:
         for report in messages:
@@ -404,19 +420,33 @@ class SyncEngine:
                 self.counters.loops += 1
                 continue
             peer = self._hear(now, report.reporter)
-            if peer is not None and self.peers.note(peer, report) and not self.bulk.done:
+            if peer is None:
+                continue
+            if self.sync.carrying and peer.takeovers not in (None, report.takeovers):
+                self._walk.want(Errand.LOOSEN)  # we did not hear each other: both carried the same connections
+            if self.peers.note(peer, report) and not self.bulk.done:
                 self._request_bulk()  # what we asked before, it did not hear
 
     def _resend(self, now: int, _peer: Peer | None, messages: Iterable[Resend]) -> None:
         """A peer misses packets of ours; or, if the numbers are its own, it has told anew what was in them."""
         for creator_id, first, count in messages:
             if creator_id == self.settings.creator_id:
-                self._answer(list(self.sent.states(first, count)), ended=True)
-                self._numbered.append(Resends([Resend(creator_id, first, count)]))
+                self._tell_again(now, first, count)
             elif (peer := self.peers.by_id.get(creator_id)) and _peer is peer and peer.received:
                 lost = peer.received.lost
                 peer.received.made_good(first, count)
                 self.counters.lost += peer.received.lost - lost
+
+    def _tell_again(self, now: int, first: int, count: int) -> None:
+        remembered = self.sent.remembers(first)
+        numbers = self.sent.tell_again(now, first, count)
+        if numbers or not remembered:
+            self._answer(list(self.sent.states(numbers)), ended=True)
+            self.sync.outbox.told_again(Resend(self.settings.creator_id, first, count))
+        missed = [number for number in self._bulk_numbers.values() if number in numbers]
+        for status, number in sorted(self._bulk_numbers.items(), key=lambda item: item[1]):
+            if missed and number >= min(missed):  # an end, too, counts only behind its beginning
+                self._numbered.append(BulkStatuses([BulkStatus(self.settings.creator_id, 0, status)]))
 
     def _digest(self, now: int, peer: Peer | None, messages: Iterable[Any]) -> None:
         for digest in messages:
@@ -426,6 +456,10 @@ class SyncEngine:
                 self._unnumbered += self._anti_entropy.compare_group(digest)
                 continue
             groups = self._anti_entropy.differing_groups(digest)
+            if groups and peer.acknowledged != self.sent.last and peer.passed_over < PASSED_OVER_LIMIT:
+                peer.passed_over += 1  # it may differ in what we are telling just now
+                continue
+            peer.passed_over = 0
             peer.equal_theirs = not groups
             peer.compared_theirs = peer.received.highest if peer.received else 0
             peer.unacknowledged = max(peer.unacknowledged, 1)
@@ -474,7 +508,10 @@ class SyncEngine:
     # What follows
 
     def _continue(self, now: int) -> None:
-        """Do, ask and say all that has come together; then go on with the walk."""
+        """Do, ask and say all that has come together; then go on with the walk.
+
+        What is looked up is known at once, and said first: a digest and the end of a bulk update cover it.
+        """
         self._effects += self.sync.changes.take()
         for purpose, keys in self.sync.to_fetch.items():
             if keys:
@@ -485,8 +522,9 @@ class SyncEngine:
             self._unnumbered.append(UpdateRequests(list(self.sync.to_ask)[:ASKED_A_ROUND]))
             self.sync.to_ask.clear()
         self._begin_walk(now)
-        self._report(now)
-        self._send(now)
+        if not any(isinstance(effect, FetchEntries) for effect in self._effects):
+            self._report(now)
+            self._send(now)
         if self._walk.errands and not self._reading and now >= self._paced_until and self._window_is_open(now):
             self._reading = True
             self._effects.append(ReadTable(begin=False))
@@ -526,6 +564,10 @@ class SyncEngine:
         if now < self._report_at and unacknowledged < ACKNOWLEDGE_PACKETS:
             return
         self._report_at = now + (REPORT_NS if self.bulk.done else GREET_NS)
+        self._unnumbered.append(self._reports())
+
+    def _reports(self) -> Reports:
+        """What we have heard of each peer."""
         flags = (CARRYING if self.sync.carrying else 0) | (COMPLETE if self.bulk.done else 0)
         ours, states = self.settings.creator_id, len(self.sync.table)
         reports = [
@@ -536,12 +578,13 @@ class SyncEngine:
                 peer.compared_theirs,
                 states,
                 flags | (EQUAL if peer.equal_theirs else 0),
+                self._takeovers % 256,
             )
             for peer in self.peers
         ]
-        self._unnumbered.append(Reports(reports or [Report(ours, bytes(4), 0, 0, states, flags)]))
         for peer in self.peers:
             peer.unacknowledged = 0
+        return Reports(reports or [Report(ours, bytes(4), 0, 0, states, flags, self._takeovers % 256)])
 
     def _send(self, now: int) -> None:
         """Changes leave at once; only while more of them are coming do they wait until packets are full."""
@@ -567,6 +610,9 @@ class SyncEngine:
 
     def _numbered_packet(self, now: int, parcel: Parcel) -> bytes:
         number = self.sent.next(now, parcel.identities)
+        for batch in parcel.batches:
+            if isinstance(batch, BulkStatuses):
+                self._bulk_numbers.update({message.status: number for message in batch.messages})
         first = Sequences([PacketNumber(self.settings.creator_id, number)])
         return Packet(v6.VERSION, [first, *parcel.batches]).to_bytes()
 

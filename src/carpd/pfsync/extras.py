@@ -30,7 +30,6 @@ from carpd.wire.conntrack import (
     CONFIRMED,
     EXPECTED,
     FIXED_TIMEOUT,
-    LIBERAL,
     SACK_PERMITTED,
     SCTP,
     SEEN_REPLY,
@@ -45,7 +44,7 @@ from carpd.wire.pfsync.attributes import AttributeType
 
 _STATUS = SEEN_REPLY | ASSURED | FIXED_TIMEOUT
 """Bits of a status that another kernel can be given and does not derive from the rest."""
-_FLAGS = SACK_PERMITTED | CLOSE_INIT | LIBERAL
+_FLAGS = SACK_PERMITTED | CLOSE_INIT
 """Flags of TCP that mean something to another kernel; WINDOW_SCALE too, but that the state says."""
 _SCALE_MAX = 15
 """What a state has room for."""

@@ -159,7 +159,7 @@ class Halves:
         wire, stack = _joined(state, other)
         if self._names.get(identity, identity) != name:
             self._names[identity] = name
-            if (wire, stack) != _alone(other):
+            if self._lives(name) and (wire, stack) != _alone(other):
                 self._withdraw(name)
         return state._replace(identity=name, direction=IN, wire=wire, stack=stack)
 

@@ -18,8 +18,10 @@ from carpd.wire.pfsync.batches import (
     CompressedUpdates,
     InsertAcknowledgements,
     Inserts,
+    Resends,
     Updates,
 )
+from carpd.wire.pfsync.linux_messages import Resend
 from carpd.wire.pfsync.messages import IDENTITY_SIZE, CompressedUpdate
 from carpd.wire.pfsync.state import StateRecord
 
@@ -29,6 +31,7 @@ MERGE_NS = SECOND
 """The longest that a change waits for others of its state. Ref: spec pfsync §7.2."""
 
 _UPDATE_SIZE = v6.KINDS.message_size(CompressedUpdates)
+_RESEND_SIZE = v6.KINDS.message_size(Resends)
 
 
 class Outbox:
@@ -45,6 +48,7 @@ class Outbox:
         self._fulls: dict[bytes, ConntrackEntry] = {}
         self._extras: dict[bytes, tuple[tuple[int, bytes], ...]] = {}
         """Attributes that are not the entry's: what a helper expects of it."""
+        self._told_again: list[Resend] = []
         self._since: int | None = None
         self._urgent = False
 
@@ -55,6 +59,7 @@ class Outbox:
             + len(self._deletes)
             + len(self._inserts)
             + len(self._fulls)
+            + len(self._told_again)
         )
 
     def insert(self, identity: bytes, entry: ConntrackEntry) -> None:
@@ -102,6 +107,10 @@ class Outbox:
         self._acknowledgements.append(identity)
         self._urgent = True
 
+    def told_again(self, packets: Resend) -> None:
+        """All that was in these packets and that peers missed is told with what waits now."""
+        self._told_again.append(packets)
+
     def is_due(self, now: int) -> bool:
         """Whether what waits must not wait any longer, though more is coming."""
         if not len(self):
@@ -125,6 +134,7 @@ class Outbox:
         yield from packer.add(CompressedDeletes, deletes, IDENTITY_SIZE, deletes)
         yield from self._pack_states(packer, Inserts, self._inserts)
         yield from self._pack_states(packer, Updates, self._fulls)
+        yield from packer.add(Resends, self._told_again, _RESEND_SIZE)
         yield from packer.rest()
 
     def _pack_states(

@@ -37,6 +37,8 @@ class Peer:
     states: int = 0
     """How many it has, and what else it reports of itself."""
     flags: int = 0
+    takeovers: int | None = None
+    """How often it began to carry traffic; None before its first report."""
     hears_us: bool = False
     acknowledged: int | None = None
     """Up to which number it has all of our packets; None if it has heard none."""
@@ -46,6 +48,8 @@ class Peer:
     compared_theirs: int = 0
     """The number of its last packet at which we compared digests, and whether we found them equal."""
     equal_theirs: bool = False
+    passed_over: int = 0
+    """Its digests since then that we could not compare."""
     bulk_asked: int = -LOST_NS
     """When we last asked for all, because too much was different."""
 
@@ -95,7 +99,7 @@ class Peers:
 
     def note(self, peer: Peer, report: Report) -> bool:
         """What it says of itself, and of us if it is about us; whether it tells for the first time that it hears us."""
-        peer.states, peer.flags = report.states, report.flags & ~EQUAL
+        peer.states, peer.flags, peer.takeovers = report.states, report.flags & ~EQUAL, report.takeovers
         if report.peer != self._ours:
             return False
         first, peer.hears_us = not peer.hears_us, True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from carpd.units import MILLISECOND
 from carpd.wire.pfsync.messages import IDENTITY_SIZE
@@ -20,6 +20,9 @@ REMEMBERED = 8192
 REORDER_NS = 2 * MILLISECOND
 """How long a missing packet may only be late."""
 ASK_AGAIN_NS = 100 * MILLISECOND
+TOLD_AGAIN_NS = ASK_AGAIN_NS // 2
+"""For so long after packets were told anew nobody else who misses them is answered: all have heard it, or ask again.
+Without this a lost packet would bring an answer for each peer, each of which can be lost, and so on for ever."""
 ASKS_AT_ONCE = 64
 """Ranges of missing packets that are asked for at a time."""
 
@@ -32,6 +35,8 @@ class Sent:
         """The number of the last packet."""
         self._identities: deque[bytes] = deque(maxlen=REMEMBERED)
         self._times: deque[int] = deque(maxlen=REMEMBERED)
+        self._told_again: dict[int, int] = {}
+        """When the contents of a packet were told anew, of those of the last moments."""
 
     def next(self, now: int, identities: bytes) -> int:
         """The number for a packet about these states, their identities one behind the other."""
@@ -40,10 +45,22 @@ class Sent:
         self.last += 1
         return self.last
 
-    def states(self, first: int, count: int) -> Iterator[bytes]:
-        """The identities in these packets, as far as they are remembered."""
+    def tell_again(self, now: int, first: int, count: int) -> Sequence[int]:
+        """Those of these packets, never more than are remembered, that were not told anew a moment ago, but are now."""
+        for number, when in list(self._told_again.items()):
+            if now - when < TOLD_AGAIN_NS:
+                break
+            del self._told_again[number]
         oldest = self.last - len(self._identities) + 1
-        for number in range(max(first, oldest), min(first + count, self.last + 1)):
+        wanted = range(max(first, oldest), min(first + count, self.last + 1))
+        numbers = [number for number in wanted if number not in self._told_again]
+        self._told_again.update(dict.fromkeys(numbers, now))
+        return numbers
+
+    def states(self, numbers: Iterable[int]) -> Iterator[bytes]:
+        """The identities in these packets, which are remembered."""
+        oldest = self.last - len(self._identities) + 1
+        for number in numbers:
             identities = self._identities[number - oldest]
             for start in range(0, len(identities), IDENTITY_SIZE):
                 yield identities[start : start + IDENTITY_SIZE]

@@ -9,7 +9,7 @@ import enum
 from collections.abc import Iterable, Sequence
 
 from carpd.pfsync.timeouts import HOLD, LinuxTimeouts
-from carpd.wire.conntrack import GRE, ConntrackEntry
+from carpd.wire.conntrack import GRE, LIBERAL, TCP, ConntrackEntry
 
 
 class Errand(enum.Enum):
@@ -23,6 +23,8 @@ class Errand(enum.Enum):
     """We carry the traffic now: what is held shall end as the kernel would end it."""
     HOLD = "hold"
     """A peer carries the traffic now: what we have shall not end by itself."""
+    LOOSEN = "loosen"
+    """A peer carries connections, or did for a while: what our kernel knows of their windows is old."""
 
 
 class Walk:
@@ -32,7 +34,8 @@ class Walk:
         self._wanted: set[Errand] = set()
         self.errands: frozenset[Errand] = frozenset()
         """What the present one is for; empty while there is none."""
-        self._unseen: set[bytes] = set()
+        self._unseen: dict[bytes, None] = {}
+        """In the order of the table, not of a set: every run of a recording asks for them in the same order."""
 
     @property
     def due(self) -> bool:
@@ -50,17 +53,26 @@ class Walk:
     def begin(self, keys: Iterable[bytes]) -> None:
         """Begin with all that is wanted; the table knows the flows of these keys."""
         self.errands, self._wanted = frozenset(self._wanted), set()
-        self._unseen = set(keys) if Errand.COMPARE in self.errands else set()
+        self._unseen = dict.fromkeys(keys) if Errand.COMPARE in self.errands else {}
 
     def pass_by(self, keys: Iterable[bytes]) -> None:
         """These are there."""
         if self._unseen:
-            self._unseen.difference_update(keys)
+            for key in keys:
+                self._unseen.pop(key, None)
 
     def end(self) -> Sequence[bytes]:
         """The walk is over; the keys that it did not come by, if it was to compare."""
-        unseen, self._unseen, self.errands = self._unseen, set(), frozenset()
+        unseen, self._unseen, self.errands = self._unseen, {}, frozenset()
         return list(unseen)
+
+    def loosens(self, entry: ConntrackEntry) -> bool:
+        """Whether the kernel must be made liberal about the windows of an entry on this walk."""
+        return (
+            Errand.LOOSEN in self.errands
+            and entry.protocol == TCP
+            and not entry.original_flags & entry.reply_flags & LIBERAL
+        )
 
     def timeout(self, entry: ConntrackEntry, timeouts: LinuxTimeouts, *, carried: bool) -> int | None:
         """The timeout that an entry must get on this walk; None if it may keep what it has."""

@@ -35,6 +35,7 @@ from carpd.pfsync.effects import (
     FetchEntries,
     InsertEntries,
     InsertExpectations,
+    LoosenEntries,
     PeerAppeared,
     PeerLost,
     ReadExpectations,
@@ -268,6 +269,9 @@ class Pfsyncd:
     def _set_timeouts(self, _now: int, effect: SetTimeouts) -> None:
         self._table.set_timeouts(effect.timeouts)
 
+    def _loosen(self, _now: int, effect: LoosenEntries) -> None:
+        self._table.loosen(effect.keys)
+
     def _insert_expectations(self, _now: int, effect: InsertExpectations) -> None:
         for refusal in self._table.insert_expectations(effect.expectations):
             if refusal.errno != errno.EEXIST:
@@ -312,6 +316,7 @@ _PERFORMERS: dict[type, Callable[[Pfsyncd, int, Any], Event | None]] = {
     UpdateEntries: Pfsyncd._update,
     DeleteEntries: Pfsyncd._delete,
     SetTimeouts: Pfsyncd._set_timeouts,
+    LoosenEntries: Pfsyncd._loosen,
     InsertExpectations: Pfsyncd._insert_expectations,
     FetchEntries: Pfsyncd._fetch,
     ReadTable: Pfsyncd._begin_piece,

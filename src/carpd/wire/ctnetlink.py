@@ -22,8 +22,6 @@ from carpd.wire.netlink import Message, attribute, nested
 GROUP_NEW, GROUP_UPDATE, GROUP_DESTROY = 1, 2, 3
 """The multicast groups that hear of new, changed and ended entries."""
 
-HALF_OPEN = frozenset((TcpState.SYN_SENT, TcpState.SYN_RECV, TcpState.SYN_SENT2))
-"""States in which the kernel must not be strict about a window that it has not seen."""
 SYNCHRONISED_FLAGS = conntrack.WINDOW_SCALE | conntrack.SACK_PERMITTED | conntrack.CLOSE_INIT | conntrack.LIBERAL
 """The TCP flags that mean something to another kernel; the rest goes with sequence numbers that it does not know."""
 UNTOLD = conntrack.EXPECTED | conntrack.DYING
@@ -80,7 +78,7 @@ def insert(entry: ConntrackEntry) -> Message:
     """Make an entry; refused with EEXIST if there is one of either tuple, with EINVAL without a timeout.
 
     NAT, master and helper can be given now and never again. The master must be in the table (ENOENT), the helper in
-    the kernel (EOPNOTSUPP). Labels are forgotten unless a rule of the firewall speaks of labels. GRE is given a timeout
+    the kernel (EOPNOTSUPP). The kernel is to be liberal about TCP windows that it has not seen (see `loosen`). Labels are forgotten unless a rule of the firewall speaks of labels. GRE is given a timeout
     that stays: the one that its packets would renew can't be told, and the kernel would take it for 0.
     """
     status = entry.status & ~UNTOLD | conntrack.CONFIRMED
@@ -126,6 +124,18 @@ def set_timeout(flow: Flow, seconds: int) -> Message:
     return cta.request(cta.kind_of(cta.NEW), netlink.REQUEST, cta.family_of(flow.source), *attributes)
 
 
+def loosen(flow: Flow) -> Message:
+    """Have the kernel be liberal about the windows of a TCP connection; refused with ENOENT if there is none.
+
+    What it knows of them is old as soon as another host carries the connection for a while: without this it would take
+    every later packet for invalid.
+    """
+    flags = bytes([conntrack.LIBERAL, conntrack.LIBERAL])
+    tcp = nested(cta.PROTOINFO_TCP, attribute(cta.TCP_FLAGS_ORIG, flags), attribute(cta.TCP_FLAGS_REPLY, flags))
+    attributes = (*_named(flow), nested(cta.PROTOINFO, tcp))
+    return cta.request(cta.kind_of(cta.NEW), netlink.REQUEST, cta.family_of(flow.source), *attributes)
+
+
 def delete(flow: Flow) -> Message:
     """Delete an entry; refused with ENOENT if there is none."""
     return cta.request(cta.kind_of(cta.DELETE), netlink.REQUEST, cta.family_of(flow.source), *_named(flow))
@@ -166,14 +176,13 @@ def _changeable(entry: ConntrackEntry) -> Iterator[bytes]:
 
 def _tcp(entry: ConntrackEntry) -> bytes:
     assert entry.state is not None
-    liberal = conntrack.LIBERAL if entry.state in HALF_OPEN else 0
     return nested(
         cta.PROTOINFO_TCP,
         attribute(cta.TCP_STATE, bytes([entry.state])),
         attribute(cta.TCP_SCALE_ORIG, bytes([entry.original_scale])),
         attribute(cta.TCP_SCALE_REPLY, bytes([entry.reply_scale])),
-        attribute(cta.TCP_FLAGS_ORIG, bytes([entry.original_flags | liberal, SYNCHRONISED_FLAGS])),
-        attribute(cta.TCP_FLAGS_REPLY, bytes([entry.reply_flags | liberal, SYNCHRONISED_FLAGS])),
+        attribute(cta.TCP_FLAGS_ORIG, bytes([entry.original_flags | conntrack.LIBERAL, SYNCHRONISED_FLAGS])),
+        attribute(cta.TCP_FLAGS_REPLY, bytes([entry.reply_flags | conntrack.LIBERAL, SYNCHRONISED_FLAGS])),
     )
 
 

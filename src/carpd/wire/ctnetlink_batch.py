@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 
 from carpd.wire import conntrack, ctnetlink
 from carpd.wire.conntrack import ConntrackEntry, Flow, unpack_flow_key
-from carpd.wire.ctnetlink import HALF_OPEN, Change, Event
+from carpd.wire.ctnetlink import Change, Event
 from carpd.wire.ctnetlink_attributes import HEADERS_SIZE, LEAVES, WRITTEN, leaves
 from carpd.wire.netlink import Message, aligned
 
@@ -139,7 +139,7 @@ class _WriteTemplate(NamedTuple):
         for path, first, _ in leaves(message, HEADERS_SIZE, len(message)):
             leaf = WRITTEN.get(path)
             # The protocol decides on the layout, as do type and code of an ICMP query.
-            if leaf and leaf.field != "protocol":
+            if leaf and leaf.field in fields and leaf.field != "protocol":
                 put(leaf.field, first, leaf.layout)
         order.append(len(fields) + len(fixed))
         fixed.append(message[end:])
@@ -161,6 +161,7 @@ class Writer:
         self._inserts: dict[object, _WriteTemplate] = {}
         self._updates: dict[object, _WriteTemplate] = {}
         self._timeouts: dict[object, _WriteTemplate] = {}
+        self._loosens: dict[object, _WriteTemplate] = {}
         self._deletes: dict[object, _WriteTemplate] = {}
         self._gets: dict[object, _WriteTemplate] = {}
 
@@ -178,6 +179,10 @@ class Writer:
         keys = [key for key, _ in timeouts]
         told = [(seconds,) for _, seconds in timeouts]
         return self._named(keys, told, first, self._timeouts, ctnetlink.set_timeout, _TIMEOUT_ROW)
+
+    def loosen(self, keys: Sequence[bytes], first: int) -> bytes:
+        """`ctnetlink.loosen` for each `flow_key`; the sequence numbers begin with `first`."""
+        return self._named(keys, repeat((), len(keys)), first, self._loosens, ctnetlink.loosen, _FLOW_ROW)
 
     def delete(self, keys: Sequence[bytes], first: int) -> bytes:
         """`ctnetlink.delete` for each `flow_key`; the sequence numbers begin with `first`."""
@@ -248,7 +253,7 @@ class Writer:
                 template = _WriteTemplate.learn(write(entry).to_bytes(), _ENTRY_ROW)
                 _keep(templates, layout, template)
             status = status & status_mask | conntrack.CONFIRMED
-            if protocol == conntrack.TCP and state in HALF_OPEN:
+            if protocol == conntrack.TCP:
                 original_flags |= conntrack.LIBERAL
                 reply_flags |= conntrack.LIBERAL
             elif protocol == conntrack.GRE:

@@ -46,6 +46,8 @@ class Report(NamedTuple):
     states: int
     """How many there are in its table."""
     flags: int
+    takeovers: int = 0
+    """How often the reporter began to carry traffic, modulo 256: what others know of its connections' windows is old."""
 
 
 class Resend(NamedTuple):
@@ -107,7 +109,7 @@ def _encode_digests(digests: Sequence[Digest]) -> bytes:
 
 
 PACKET_NUMBER = _flat("!4sQ", PacketNumber._make)
-REPORT = _flat("!4s4sQQIB3x", Report._make)
+REPORT = _flat("!4s4sQQIBB2x", Report._make)
 RESEND = _flat("!4sQI", Resend._make)
 DIGEST = Layout(_DIGEST.size, _decode_digests, _encode_digests)
 DIGEST_REQUEST = _flat("!4sII", DigestRequest._make)
