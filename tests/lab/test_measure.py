@@ -97,6 +97,27 @@ def test_throughput(first: int, expected: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "begin", "end", "intervals"),
+    [
+        ("", 0, 0, 0),
+        ("+++++", 0, 5, 0),
+        ("+.+..+", 0, 6, 2),
+        ("..+.++", 0, 6, 2),
+        ("+.+", 0, 6, 3),  # nothing came since
+        ("+...+", 2, 5, 2),  # only the window counts
+        ("+...+", 0, 3, 2),
+        ("++", -3, 2, 0),  # there was no connection yet
+    ],
+)
+def test_longest_stall(text: str, begin: int, end: int, intervals: int) -> None:
+    """In intervals of 10 ms; '+' has bytes, '.' has none."""
+    width = 10 * MILLISECOND
+    counts = [1000 * (mark == "+") for mark in text]
+    found = measure.longest_stall(counts, START, width, START + begin * width, START + end * width)
+    assert found == intervals * width
+
+
+@pytest.mark.parametrize(
     ("values", "percent", "expected"),
     [([5], 50, 5), ([3, 1, 2], 50, 2), ([1, 2, 3, 4], 50, 2), ([1, 2, 3, 4], 95, 4), ([4, 2], 0, 2), ([4, 2], 100, 4)],
 )

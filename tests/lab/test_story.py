@@ -15,7 +15,14 @@ from carpd.units import MILLISECOND, SECOND
 BOUND = 3 * SECOND
 
 
-def step(bound_ns: int | None = BOUND, gap_ns: int = 0, master: str | None = "fw-b", trouble: str = "") -> Step:
+def step(
+    bound_ns: int | None = BOUND,
+    gap_ns: int = 0,
+    master: str | None = "fw-b",
+    trouble: str = "",
+    broken: tuple[str, ...] = (),
+    stall_ns: int | None = 0,
+) -> Step:
     return Step(
         name="power <cut>",
         what="all switch ports of fw-a drop everything",
@@ -26,6 +33,10 @@ def step(bound_ns: int | None = BOUND, gap_ns: int = 0, master: str | None = "fw
         master_wanted="fw-b",
         losses={family: (Loss(0, 0, 4000), Loss(gap_ns, gap_ns // MILLISECOND, 4000)) for family in FAMILIES},
         bound_ns=bound_ns,
+        connections_before=8,
+        connections_after=8 - len(broken),
+        broken=broken,
+        stall_ns=stall_ns,
         trouble=trouble,
     )
 
@@ -35,7 +46,11 @@ STORY = Story(
     kernel="6.1",
     start_ns=8 * SECOND,
     end_ns=15 * SECOND,
-    steps=[step(gap_ns=2 * SECOND), step(master=None)],
+    steps=[
+        step(gap_ns=2 * SECOND, stall_ns=3 * SECOND),
+        step(master=None),
+        step(broken=("IPv4 download", "IPv6 upload"), stall_ns=None),
+    ],
     states=[Span("fw-a lan", "MASTER", 8 * SECOND, 15 * SECOND), Span("fw-b wan", "off", 8 * SECOND, 15 * SECOND)],
     troubles=[Span("fw-a", "no power", 10 * SECOND, 15 * SECOND)],
     outages={family: [Outage(10 * SECOND, 12 * SECOND, 1999)] for family in FAMILIES},
@@ -55,6 +70,9 @@ STORY = Story(
         (step(master="fw-a"), "the master is fw-a, not fw-b"),
         (step(master=None), "the master is nobody alone, not fw-b"),
         (step(trouble="it broke"), "it broke"),
+        (step(stall_ns=9 * SECOND), ""),
+        (step(broken=("IPv4 upload",)), "the IPv4 upload broke"),
+        (step(broken=("IPv4 upload", "IPv6 upload")), "2 connections broke"),
     ],
 )
 def test_verdict(measured: Step, fault: str) -> None:
@@ -76,9 +94,12 @@ def test_role(states: dict[str, str], expected: str) -> None:
 
 def test_table() -> None:
     assert table(STORY.steps).splitlines() == [
-        "step         master       IPv4 gap  IPv6 gap  lost    bound",
-        "power <cut>  fw-a → fw-b   2000 ms   2000 ms  4000  3000 ms  ok",
-        "power <cut>  fw-a → -         0 ms      0 ms     0  3000 ms  WRONG: the master is nobody alone, not fw-b",
+        "step         master       IPv4 gap  IPv6 gap  lost    bound  connections  broken    stall",
+        "power <cut>  fw-a → fw-b   2000 ms   2000 ms  4000  3000 ms        8 → 8       0  3000 ms  ok",
+        "power <cut>  fw-a → -         0 ms      0 ms     0  3000 ms        8 → 8       0     0 ms  WRONG: "
+        "the master is nobody alone, not fw-b",
+        "power <cut>  fw-a → fw-b      0 ms      0 ms     0  3000 ms        8 → 6       2        -  WRONG: "
+        "2 connections broke",
     ]
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import time
+from typing import get_args
+
+import pytest
 
 from carpd.lab.firewalls import CLIENT, FirewallNetwork
 from carpd.lab.measure import ANSWER_NS
 from carpd.lab.topology import Lab
-from carpd.lab.traffic import Download, Probe
+from carpd.lab.traffic import Download, Flow, Kind, Probe
 from carpd.lab.waiting import wait_until
 from carpd.units import MILLISECOND, SECOND
 
@@ -48,3 +51,26 @@ def test_a_download_counts_what_arrives(lab: Lab) -> None:
     assert not download.received_since(time.monotonic_ns())
     download.stop()
     assert not download.running
+
+
+@pytest.mark.parametrize("address", CLIENT)
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_a_flow_is_made_once(lab: Lab, kind: Kind, address: str) -> None:
+    """Its path comes later than both its ends, and goes for a while; when an end is gone, so is the flow."""
+    net = FirewallNetwork(lab)
+    net.a.lan.unplug()
+    flow = Flow(kind, net.a.node, net.client, address, rate=1_000_000)
+    assert (flow.connected, flow.running, flow.moved_ns) == (False, True, 0)
+    net.a.lan.plug()
+    wait_until(lambda: flow.connected, 10 * SECOND, "a connection")
+    before = time.monotonic_ns()
+    net.a.lan.drop_everything()
+    wait_until(lambda: not flow.received_since(time.monotonic_ns() - 5 * flow.width_ns), 10 * SECOND, "a stall")
+    net.a.lan.restore()
+    back = time.monotonic_ns()
+    wait_until(lambda: flow.received_since(back), 10 * SECOND, "more")
+    assert flow.running
+    assert flow.stall_ns(before, flow.moved_ns) >= 3 * flow.width_ns
+    net.a.node.kill()
+    assert not flow.running
+    assert flow.connected

@@ -7,7 +7,7 @@ from typing import Any
 
 from carpd.control import client
 from carpd.control.protocol import ControlError
-from carpd.lab.firewalls import Firewall
+from carpd.lab.firewalls import SYNC_PEERS, Firewall
 from carpd.lab.nodes import Process
 from carpd.units import SECOND
 
@@ -35,22 +35,34 @@ advskew = 100
 advskew = 100
 """
 
+PFSYNC = f"""
+[pfsync]
+syncdev = "eth3"
+syncpeer = ["{SYNC_PEERS[0]}", "{SYNC_PEERS[1]}"]
+secret_file = "pfsync.key"
+"""
+"""What makes the standby know the states of the master."""
+
 VIRTUAL_HOSTS = ("lan", "wan")
 
 
 class Carpd:
     """The daemon of one firewall. It does not run before `start`."""
 
-    def __init__(self, firewall: Firewall, configuration: str = CONFIGURATION) -> None:
+    def __init__(self, firewall: Firewall, configuration: str = CONFIGURATION, *, pfsync: bool = False) -> None:
         self.firewall = firewall
         self.name = firewall.node.name
         self._directory = firewall.node.directory
         self.socket = self._directory / "carpd.sock"
-        password = self._directory / "password"
-        password.touch(mode=0o600)
-        password.write_text("secret\n")
-        (self._directory / "carpd.toml").write_text(configuration)
+        self._secret("password", "secret")
+        self._secret("pfsync.key", "a secret of the laboratory's firewalls, and of nobody else")
+        (self._directory / "carpd.toml").write_text(configuration + (PFSYNC if pfsync else ""))
         self._process: Process | None = None
+
+    def _secret(self, name: str, text: str) -> None:
+        file = self._directory / name
+        file.touch(mode=0o600)
+        file.write_text(f"{text}\n")
 
     def start(self) -> None:
         options = {

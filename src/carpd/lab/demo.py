@@ -1,11 +1,13 @@
 """The demo: two firewalls with carpd, a client that notices everything, and seven things that happen to them.
 
-Each step does something and waits until what had to come of it is there: the right master, every probe stream
-answered, both downloads flowing. Then all is left alone for a moment, and the step is measured.
+The firewalls are stateful, and connections that were made once go through them. Each step does something and waits
+until what had to come of it is there: the right master, every probe stream answered, every connection moving. Then all
+is left alone for a moment, and the step is measured. A connection that does not move in time is broken, and ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import time
@@ -14,16 +16,21 @@ from dataclasses import dataclass
 
 from carpd import __version__
 from carpd.lab.daemons import VIRTUAL_HOSTS, Carpd
-from carpd.lab.firewalls import LAN_GATEWAYS, SERVER, FirewallNetwork
+from carpd.lab.firewalls import CLIENT, LAN_GATEWAYS, SERVER, WAN_GATEWAYS, FirewallNetwork
 from carpd.lab.measure import ANSWER_NS, Loss, joined, outages
+from carpd.lab.rules import FORWARDED_PORT, SERVICE_PORT, be_stateful
 from carpd.lab.story import FAMILIES, OFF, Span, Step, Story, role
 from carpd.lab.topology import Lab
-from carpd.lab.traffic import Download, Probe, ProbeRecord
+from carpd.lab.traffic import Download, Flow, Probe, ProbeRecord
 from carpd.lab.waiting import LabError, LabTimeoutError, wait_until
 from carpd.units import MILLISECOND, SECOND
 
 STEP_LIMIT_NS = 20 * SECOND
-"""When a step is given up. TCP, which doubles its waiting time, may need twice the master-down time to flow again."""
+"""When a step is given up."""
+
+_PATIENCE_NS = SECOND
+"""How much longer than the service was away a connection may rest after the calm. TCP doubles its waiting time: who has
+waited for T tries again before 2 T."""
 
 _LOOK_NS = 50 * MILLISECOND
 """How often the daemons are asked for their states."""
@@ -117,21 +124,21 @@ ACTS = (
 class Demo:
     """One run. `show` is called whenever the daemons have been asked for their states."""
 
-    def __init__(self, lab: Lab, show: Callable[[Demo], None]) -> None:
+    def __init__(self, lab: Lab, show: Callable[[Demo], None], *, pfsync: bool = True) -> None:
         self.network = FirewallNetwork(lab)
-        self.a, self.b = (Carpd(firewall) for firewall in self.network.firewalls)
+        for firewall in self.network.firewalls:
+            be_stateful(firewall.node)
+        self.a, self.b = (Carpd(firewall, pfsync=pfsync) for firewall in self.network.firewalls)
         self.act = ACTS[0]
         self.states: dict[str, dict[str, str]] = {daemon.name: {} for daemon in self.daemons}
         self._show = show
         self._looked_ns = 0
-        client, server = self.network.client, self.network.server
         targets = {("IPv4", "server"): SERVER[0], ("IPv6", "server"): SERVER[1]}
         targets |= {("IPv4", "gateway"): LAN_GATEWAYS[0], ("IPv6", "gateway"): LAN_GATEWAYS[1]}
         self.story = Story(version=__version__, kernel=os.uname().release, start_ns=time.monotonic_ns())
-        self._probe = Probe(client, {" ".join(name): address for name, address in targets.items()})
-        self.downloads = {
-            family: Download(client, server, address) for family, address in zip(FAMILIES, SERVER, strict=True)
-        }
+        self._probe = Probe(self.network.client, {" ".join(name): address for name, address in targets.items()})
+        self._flows = self._begin_flows()
+        self._connected: frozenset[str] = frozenset()
 
     @property
     def daemons(self) -> tuple[Carpd, Carpd]:
@@ -147,6 +154,19 @@ class Demo:
     def streams(self, family: str) -> list[ProbeRecord]:
         """The probe streams of a family: to the server, through the gateway, and to the gateway."""
         return [record for name, record in self._probe.records.items() if name.startswith(family)]
+
+    @property
+    def downloads(self) -> dict[str, Flow]:
+        """The one by each family whose throughput is drawn."""
+        return {family: self._flows[f"{family} download"] for family in FAMILIES}
+
+    def connections(self) -> frozenset[str]:
+        """The names of the connections that are there."""
+        return frozenset(name for name, flow in self._flows.items() if flow.connected and flow.running)
+
+    def broken(self) -> frozenset[str]:
+        """The names of the connections that are not there any more."""
+        return frozenset(name for name, flow in self._flows.items() if flow.connected and not flow.running)
 
     def run(self) -> Story:
         """All steps, or as many as work."""
@@ -167,6 +187,20 @@ class Demo:
     def end_trouble(self) -> None:
         self.story.troubles[-1].end_ns = time.monotonic_ns()
 
+    def _begin_flows(self) -> dict[str, Flow]:
+        """By family: both directions over TCP, a service of the client's that is used from outside, and UDP."""
+        client, server = self.network.client, self.network.server
+        service = {"IPv4": (WAN_GATEWAYS[0], FORWARDED_PORT), "IPv6": (CLIENT[1], SERVICE_PORT)}
+        flows: dict[str, Flow] = {}
+        for family, inside, outside in zip(FAMILIES, CLIENT, SERVER, strict=True):
+            flows |= {
+                f"{family} download": Download(client, server, outside, port=5001),
+                f"{family} upload": Flow("upload", client, server, outside, port=5002),
+                f"{family} service": Flow("download", server, client, inside, port=SERVICE_PORT, asked=service[family]),
+                f"{family} UDP": Flow("udp", client, server, outside, port=5003),
+            }
+        return flows
+
     def _play(self, act: Act) -> Step:
         before, bound, trouble = self.master, self._bound_ns(act), ""
         start = time.monotonic_ns()
@@ -174,11 +208,15 @@ class Demo:
             act.perform(self)
             acted = time.monotonic_ns()
             self._wait(lambda: self.master == act.master and self._served_since(acted), STEP_LIMIT_NS, act)
+            away_ns = time.monotonic_ns() - acted
             self._rest(_CALM_NS)
+            self._wait_for_flows(away_ns + _PATIENCE_NS)
         except LabError as error:
             trouble = str(error)
         end = time.monotonic_ns()
         self._rest(ANSWER_NS)
+        connected, self._connected = self._connected, self.connections()
+        alive = connected & self._connected
         return Step(
             name=act.name,
             what=act.what,
@@ -189,6 +227,10 @@ class Demo:
             master_wanted=act.master,
             losses={family: self._losses(family, end) for family in FAMILIES},
             bound_ns=bound,
+            connections_before=len(connected),
+            connections_after=len(self._connected),
+            broken=tuple(sorted(connected - self._connected)),
+            stall_ns=max((self._flows[name].stall_ns(self._measured_ns, end) for name in alive), default=None),
             trouble=trouble,
         )
 
@@ -197,19 +239,32 @@ class Demo:
             return self.b.master_down_ns()
         return 0 if act.kind is Kind.PLANNED else None
 
+    @property
+    def _measured_ns(self) -> int:
+        """Where the last step's measurement ended, and so the next one's begins: nothing is left out."""
+        return self.story.steps[-1].end_ns if self.story.steps else self.story.start_ns
+
     def _losses(self, family: str, end_ns: int) -> tuple[Loss, ...]:
-        """From where the last step's measurement ended, so that no probe is left out."""
-        start_ns = self.story.steps[-1].end_ns if self.story.steps else self.story.start_ns
-        return tuple(record.loss(start_ns, end_ns) for record in self.streams(family))
+        return tuple(record.loss(self._measured_ns, end_ns) for record in self.streams(family))
+
+    def _wait_for_flows(self, limit_ns: int) -> None:
+        """Until every connection moves. Those that don't in time are broken: end them."""
+        since = time.monotonic_ns()
+
+        def at_rest() -> list[Flow]:
+            return [flow for flow in self._flows.values() if flow.running and not flow.received_since(since)]
+
+        with contextlib.suppress(LabTimeoutError):
+            self._wait(lambda: not at_rest(), limit_ns, self.act)
+        for flow in at_rest():
+            flow.stop()
+        never = sorted(name for name, flow in self._flows.items() if not flow.connected)
+        if never:
+            raise LabError(f"no connection: {', '.join(never)}")
 
     def _served_since(self, acted_ns: int) -> bool:
-        """Whether each probe stream and each download got something recently. Raise LabError if a download broke."""
+        """Whether each probe stream got an answer recently."""
         since = max(acted_ns, time.monotonic_ns() - _RECENT_NS)
-        for family, download in self.downloads.items():
-            if not download.running:
-                raise LabError(f"the {family} download broke: {download.output()}")
-            if not download.received_since(since):
-                return False
         return all(record.answered_since(since) for family in FAMILIES for record in self.streams(family))
 
     def _wait(self, condition: Callable[[], bool], limit_ns: int, act: Act) -> None:

@@ -1,10 +1,13 @@
 """The network of the demo, the benchmarks and most tests: two firewalls between a client and a server.
 
     client -- lan switch --+-- fw-a --+-- wan switch -- server
+                           |    |     |
+                           |   sync   |
+                           |    |     |
                            +-- fw-b --+
 
-The firewalls forward and keep no state. Their shared addresses are the client's and the server's gateways; which
-program makes them move is not said here.
+The firewalls forward and, unless `rules` say otherwise, keep no state. Their shared addresses are the client's and the
+server's gateways; which program makes them move is not said here.
 """
 
 from __future__ import annotations
@@ -22,18 +25,23 @@ WAN_GATEWAYS = ("198.51.100.1", "2001:db8:2::1")
 CLIENT = ("192.0.2.10", "2001:db8:1::10")
 SERVER = ("198.51.100.10", "2001:db8:2::10")
 
+SYNC_PEERS = ("10.0.0.1", "10.0.0.2")
+"""The addresses of fw-a and fw-b on the link between them; they have fd00::1 and fd00::2 there too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Firewall:
-    """One firewall: eth1 is plugged into the LAN switch, eth2 into the WAN switch."""
+    """One firewall: eth1 is plugged into the LAN switch, eth2 into the WAN switch, eth3 into the sync link."""
 
     node: Node
     lan: Port
     wan: Port
+    sync: Port | None = None
 
     @property
-    def ports(self) -> tuple[Port, Port]:
-        return self.lan, self.wan
+    def ports(self) -> tuple[Port, ...]:
+        """All that it has: what loses its power with it."""
+        return (self.lan, self.wan, self.sync) if self.sync else (self.lan, self.wan)
 
 
 class FirewallNetwork:
@@ -41,11 +49,11 @@ class FirewallNetwork:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self._lan, self._wan = lab.switch("lan"), lab.switch("wan")
+        self._lan, self._wan, self._sync = lab.switch("lan"), lab.switch("wan"), lab.switch("sync")
         self.client = self._host("client", CLIENT, LAN_GATEWAYS)
         self.server = self._host("server", SERVER, WAN_GATEWAYS)
-        self.a = self._firewall("fw-a", 2)
-        self.b = self._firewall("fw-b", 3)
+        self.a = self._firewall("fw-a", 1)
+        self.b = self._firewall("fw-b", 2)
 
     @property
     def firewalls(self) -> tuple[Firewall, Firewall]:
@@ -60,12 +68,14 @@ class FirewallNetwork:
     def _firewall(self, name: str, number: int) -> Firewall:
         node = self.lab.node(name)
         node.sysctl(ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
-        lan = (f"192.0.2.{number}", f"2001:db8:1::{number}")
-        wan = (f"198.51.100.{number}", f"2001:db8:2::{number}")
+        lan = (f"192.0.2.{1 + number}", f"2001:db8:1::{1 + number}")
+        wan = (f"198.51.100.{1 + number}", f"2001:db8:2::{1 + number}")
+        sync = (SYNC_PEERS[number - 1], f"fd00::{number}")
         return Firewall(
             node,
             self.lab.cable(node, "eth1", self._lan, *_with_prefix(lan)),
             self.lab.cable(node, "eth2", self._wan, *_with_prefix(wan)),
+            self.lab.cable(node, "eth3", self._sync, *_with_prefix(sync)),
         )
 
 

@@ -121,6 +121,19 @@ def throughput(
     return [total * 8 * SECOND / part_ns for total in totals]
 
 
+def longest_stall(counts: Sequence[int], first_ns: int, width_ns: int, start_ns: int, end_ns: int) -> int:
+    """The longest run of whole intervals in a window in which nothing arrived; 0 if something did in each.
+
+    `counts` are as for `throughput`; what comes after them are intervals without anything.
+    """
+    begin, end = max(0, -((first_ns - start_ns) // width_ns)), (end_ns - first_ns) // width_ns
+    longest = run = 0
+    for index in range(begin, end):
+        run = run + 1 if index >= len(counts) or not counts[index] else 0
+        longest = max(longest, run)
+    return longest * width_ns
+
+
 def percentile(values: Sequence[int], percent: float) -> int:
     """The smallest value that at least this share of the values does not exceed (nearest rank)."""
     ordered = sorted(values)

@@ -67,18 +67,21 @@ font:16px/1.5 system-ui,sans-serif}}
 h1{{font-size:1.4rem;margin:0}}p{{color:var(--soft);margin:.3rem 0 1.2rem}}svg{{width:100%;height:auto}}
 table{{border-collapse:collapse;margin-top:1.5rem;width:100%;font-variant-numeric:tabular-nums}}
 th,td{{text-align:left;padding:.35rem .7rem;border-bottom:1px solid var(--line)}}th{{color:var(--soft);font-weight:500}}
-td:nth-child(n+3):nth-child(-n+6),th:nth-child(n+3):nth-child(-n+6){{text-align:right}}
+td:nth-child(n+3):nth-child(-n+9),th:nth-child(n+3):nth-child(-n+9){{text-align:right}}
 .ok{{color:var(--good)}}.wrong{{color:var(--bad)}}
 </style>
 <h1>Two firewalls, one pair of gateway addresses: {verdict}</h1>
 <p>carpd {version}, Linux {kernel}, {seconds:.0f} s in network namespaces. The client sends a probe every millisecond to
-the gateway and through it to the server, and downloads over TCP, all by IPv4 and by IPv6.</p>
+the gateway and through it to the server. Connections that are made once go through the firewalls, whose rules are
+stateful: over TCP a download, an upload and one that is begun outside, and UDP. All by IPv4, with address translation,
+and by IPv6.</p>
 {svg}
 <table><tr>{head}</tr>
 {rows}
 </table>
 <p>A gap lasts from the last probe that was answered to the next one that is. The bound is the protocol's own: the
-backup's master-down time after a failure that nobody announces, and nothing for a planned move.</p>
+backup's master-down time after a failure that nobody announces, and nothing for a planned move. A stall is the longest
+time in which a connection moved nothing: TCP, which doubles its waiting time, may need twice the gap.</p>
 </html>
 """
 

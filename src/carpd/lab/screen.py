@@ -16,7 +16,7 @@ from carpd.units import MILLISECOND, SECOND
 
 _NETWORK = """\
              ┌─ fw-a ─┐
-client ─ LAN ┤        ├ WAN ─ server
+client ─ LAN ┤  sync  ├ WAN ─ server
              └─ fw-b ─┘"""
 
 _CHARACTER_NS = 100 * MILLISECOND
@@ -60,8 +60,11 @@ class Screen:
         self._draw([])
 
     def _result(self, step: Step) -> str:
-        name, master, gap4, gap6, lost, bound, verdict = story.row(step)
-        measured = f"gap {gap4} IPv4, {gap6} IPv6, {lost} lost, bound {bound}" if step.bound_ns is not None else ""
+        name, master, _, _, _, bound, connections, _, stall, verdict = story.row(step)
+        measured = f"connections {connections}"
+        if step.bound_ns is not None:
+            gap_ms = max(map(step.gap_ns, FAMILIES)) / MILLISECOND
+            measured = f"gap {gap_ms:.0f} ms, bound {bound}, {measured}, stall {stall}"
         mark = self._coloured("✗ ", _RED) if step.fault else self._coloured("✓ ", _GREEN)
         return f"{mark}{name:<14}{master:<14}{measured}{'' if verdict == 'ok' else '  ' + verdict}"
 
@@ -96,6 +99,8 @@ class Screen:
             curve = "".join(self._probes(part) for part in parts)
             answered = all(record.answered_since(end - _CHARACTER_NS) for record in records)
             yield f"{family} probes    {curve} {'answered' if answered else self._coloured('LOST', _RED)}"
+        broken = self._coloured(f", {len(demo.broken())} broken", _RED) if demo.broken() else ""
+        yield f"connections    {len(demo.connections())}{broken}"
         for family, download in demo.downloads.items():
             rates = download.throughput(now - width * _CHARACTER_NS, now, width)
             top = max(*rates, 1.0)

@@ -1,7 +1,7 @@
 """What happened in a run of the demo, and whether it was right. Times are monotonic nanoseconds.
 
-A step is right if, in the end, the node that had to be master was, on all virtual hosts and alone, and if no probe
-stream had a gap longer than the step allows:
+A step is right if, in the end, the node that had to be master was, on all virtual hosts and alone, if no connection
+broke, and if no probe stream had a gap longer than the step allows:
 
 * after a failure that nobody announces (power cut, lost cable) the protocol's own bound is the backup's master-down
   time, 3·advbase + advskew/256; the step allows UNPLANNED_MARGIN_NS on top, for a machine that is busy;
@@ -41,6 +41,12 @@ class Step:
     """By family, one a probe stream."""
     bound_ns: int | None
     """What the protocol itself needs; None where nothing was there to be interrupted."""
+    connections_before: int
+    connections_after: int
+    broken: tuple[str, ...]
+    """The names of the connections that were there before and moved nothing any more, or ended."""
+    stall_ns: int | None
+    """The longest time in which one of the others moved nothing; None if there were none."""
     trouble: str = ""
     """What else went wrong; empty if nothing did."""
 
@@ -65,6 +71,8 @@ class Step:
             return self.trouble
         if self.master_after != self.master_wanted:
             return f"the master is {self.master_after or 'nobody alone'}, not {self.master_wanted}"
+        if self.broken:
+            return f"{len(self.broken)} connections broke" if len(self.broken) > 1 else f"the {self.broken[0]} broke"
         allowed = self.allowed_ns
         for family in FAMILIES:
             if allowed is not None and self.gap_ns(family) > allowed:
@@ -82,6 +90,10 @@ class Step:
             "lost": self.lost,
             "bound_ms": None if self.bound_ns is None else _ms(self.bound_ns),
             "allowed_ms": None if self.allowed_ns is None else _ms(self.allowed_ns),
+            "connections_before": self.connections_before,
+            "connections_after": self.connections_after,
+            "broken": list(self.broken),
+            "stall_ms": None if self.stall_ns is None else _ms(self.stall_ns),
             "ok": not self.fault,
             "fault": self.fault or None,
         }
@@ -139,11 +151,11 @@ class Story:
         }
 
 
-COLUMNS = ("step", "master", "IPv4 gap", "IPv6 gap", "lost", "bound", "")
+COLUMNS = ("step", "master", "IPv4 gap", "IPv6 gap", "lost", "bound", "connections", "broken", "stall", "")
 
 
 def row(step: Step) -> tuple[str, ...]:
-    """A step as cells below COLUMNS; gaps and bounds are in milliseconds."""
+    """A step as cells below COLUMNS; gaps, bounds and stalls are in milliseconds."""
     before, after = step.master_before or "-", step.master_after or "-"
     gaps = ("-", "-") if step.bound_ns is None else tuple(f"{_ms(step.gap_ns(family)):.0f} ms" for family in FAMILIES)
     return (
@@ -152,6 +164,9 @@ def row(step: Step) -> tuple[str, ...]:
         *gaps,
         "-" if step.bound_ns is None else str(step.lost),
         "-" if step.bound_ns is None else f"{_ms(step.bound_ns):.0f} ms",
+        f"{step.connections_before} → {step.connections_after}",
+        str(len(step.broken)),
+        "-" if step.stall_ns is None else f"{_ms(step.stall_ns):.0f} ms",
         f"WRONG: {step.fault}" if step.fault else "ok",
     )
 
@@ -166,7 +181,7 @@ def table(steps: Iterable[Step]) -> str:
 def _aligned(cells: tuple[str, ...], widths: list[int]) -> str:
     """Numbers to the right."""
     padded = [
-        cell.rjust(width) if 2 <= i <= 5 else cell.ljust(width)
+        cell.rjust(width) if 2 <= i <= 8 else cell.ljust(width)
         for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
     ]
     return "  ".join(padded).rstrip()

@@ -1,6 +1,6 @@
-"""What a client sees: probes every millisecond and TCP downloads, each in a process of its own in the client's node.
+"""What a client sees: probes every millisecond, and connections that are made once, with a process at each end.
 
-The processes (`traffic_probe`, `traffic_download`) write their records into shared memory, which can be read at any
+The processes (`traffic_probe`, `traffic_flow`) write their records into shared memory, which can be read at any
 time. They end with their node, or with `stop`.
 """
 
@@ -11,13 +11,17 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from carpd.lab import measure, traffic_download, traffic_probe
+from carpd.lab import measure, traffic_flow, traffic_probe
 from carpd.lab.nodes import Node, Process
 from carpd.lab.waiting import wait_until
 from carpd.units import MILLISECOND, SECOND
 
 _START_NS = 10 * SECOND
+
+Kind = Literal["download", "upload", "udp"]
+"""Of a `Flow`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +87,88 @@ class Probe:
         self._process.stop()
 
 
-class Download:
-    """A TCP connection over which the server sends without end, at most `rate` bytes a second.
+class Flow:
+    """A connection over which something arrives all the time, from `opener` to `address` and `port` of `listener`.
 
-    The bytes that reach the client are counted in intervals of `width_ns`. `limit_ns` ends the counting.
+    * download: the listener sends without end over TCP, at most `rate` bytes a second;
+    * upload: the opener does;
+    * udp: the opener asks, the listener answers, some hundred times a second.
+
+    It is made once, as soon as it can be, and never again. The bytes that arrive (for udp: those of the answers) are
+    counted in intervals of `width_ns`; `limit_ns` ends the counting. Where a firewall translates, `asked` is where the
+    opener believes the listener to be.
     """
 
-    width_ns = traffic_download.WIDTH_NS
+    width_ns = traffic_flow.WIDTH_NS
+
+    def __init__(
+        self,
+        kind: Kind,
+        opener: Node,
+        listener: Node,
+        address: str,
+        *,
+        port: int = 5001,
+        asked: tuple[str, int] | None = None,
+        rate: int = 10_000_000,
+        limit_ns: int = 600 * SECOND,
+    ) -> None:
+        limit = limit_ns // self.width_ns
+        module, words = traffic_flow.__name__, 2 + limit
+        listen: tuple[object, ...] = (kind, "listen", address, port)
+        connect: tuple[object, ...] = (kind, "connect", *(asked or (address, port)))
+        if kind == "upload":
+            receiver, self._memory = _start(listener, module, *listen, limit, words=words)
+            sender = opener.start(_argv(module, *connect, rate), log=f"{module}.log")
+        else:
+            sender = listener.start(_argv(module, *listen, rate), log=f"{module}.log")
+            receiver, self._memory = _start(opener, module, *connect, limit, words=words)
+        self._processes = (sender, receiver)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is, or was, a connection."""
+        return self.first_ns > 0
+
+    @property
+    def running(self) -> bool:
+        """Whether neither end has given up: it waits for its connection, or has the same as ever."""
+        return all(process.running for process in self._processes)
+
+    @property
+    def first_ns(self) -> int:
+        """When the first interval began; 0 before."""
+        return int(self._memory[0])
+
+    @property
+    def moved_ns(self) -> int:
+        """When the last interval in which something arrived began; 0 before."""
+        return self.first_ns and self.first_ns + (len(self.received) - 1) * self.width_ns
+
+    @property
+    def received(self) -> memoryview[int]:
+        """Bytes received in each interval until the last one in which some were."""
+        return self._memory[2 : 2 + int(self._memory[1])]
+
+    def received_since(self, since_ns: int) -> bool:
+        """Whether any byte came in an interval that began after since_ns."""
+        return self.moved_ns > since_ns
+
+    def stall_ns(self, start_ns: int, end_ns: int) -> int:
+        """The longest time of a window in which nothing arrived, in whole intervals."""
+        return measure.longest_stall(self.received, self.first_ns, self.width_ns, start_ns, end_ns)
+
+    def throughput(self, start_ns: int, end_ns: int, bins: int) -> list[float]:
+        """Bits per second in each of so many equal parts of a window."""
+        return measure.throughput(self.received, self.first_ns, self.width_ns, start_ns, end_ns, bins)
+
+    def stop(self) -> None:
+        for process in self._processes:
+            process.stop()
+
+
+class Download(Flow):
+    """A download by `client` from `server`."""
 
     def __init__(
         self,
@@ -101,46 +180,7 @@ class Download:
         rate: int = 10_000_000,
         limit_ns: int = 600 * SECOND,
     ) -> None:
-        limit = limit_ns // self.width_ns
-        module = traffic_download.__name__
-        self._server = server.start(_argv(module, "serve", address, port, rate), log=f"{module}.log")
-        self._client, self._memory = _start(client, module, "fetch", address, port, limit, words=2 + limit)
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection."""
-        return self.first_ns > 0
-
-    @property
-    def running(self) -> bool:
-        """Whether it is still the same connection that it was when it began."""
-        return self._client.running
-
-    @property
-    def first_ns(self) -> int:
-        """When the first interval began; 0 before."""
-        return int(self._memory[0])
-
-    @property
-    def received(self) -> memoryview[int]:
-        """Bytes received in each interval until the last one in which some were."""
-        return self._memory[2 : 2 + int(self._memory[1])]
-
-    def received_since(self, since_ns: int) -> bool:
-        """Whether any byte came in an interval that began after since_ns."""
-        return self.connected and self.first_ns + (len(self.received) - 1) * self.width_ns > since_ns
-
-    def throughput(self, start_ns: int, end_ns: int, bins: int) -> list[float]:
-        """Bits per second in each of so many equal parts of a window."""
-        return measure.throughput(self.received, self.first_ns, self.width_ns, start_ns, end_ns, bins)
-
-    def output(self) -> str:
-        """What the client said before it ended."""
-        return self._client.output()
-
-    def stop(self) -> None:
-        self._client.stop()
-        self._server.stop()
+        super().__init__("download", client, server, address, port=port, rate=rate, limit_ns=limit_ns)
 
 
 def _start(node: Node, module: str, *arguments: object, words: int) -> tuple[Process, memoryview[int]]:
