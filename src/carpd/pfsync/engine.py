@@ -21,14 +21,12 @@ from carpd.pfsync.effects import (
     BulkUpdateChanged,
     Effect,
     FetchEntries,
-    LoosenEntries,
     PeerAppeared,
     PeerLost,
     ReadExpectations,
     ReadTable,
     Resynchronising,
     SendPackets,
-    SetTimeouts,
 )
 from carpd.pfsync.events import (
     AddressesChanged,
@@ -48,7 +46,7 @@ from carpd.pfsync.halves import Halves
 from carpd.pfsync.outbox import Outbox
 from carpd.pfsync.packer import Packer, Parcel
 from carpd.pfsync.peers import ACKNOWLEDGE_NS, ACKNOWLEDGE_PACKETS, GREET_NS, REPORT_NS, Peer, Peers
-from carpd.pfsync.state_sync import Settings, StateSync, is_carried
+from carpd.pfsync.state_sync import Settings, StateSync
 from carpd.pfsync.stream import Arrival, Received, Sent
 from carpd.pfsync.timeouts import LinuxTimeouts
 from carpd.pfsync.walk import Errand, Walk
@@ -137,7 +135,7 @@ class SyncEngine:
         self._more = False
         self._numbered: list[AnyBatch] = []
         self._unnumbered: list[AnyBatch] = []
-        """What else is to be said, behind all changes of states. A number makes sure that it comes, and is acknowledged."""
+        """What else is to be said, behind all changes of states. What is numbered is acknowledged, or sent again."""
         self._unread: deque[tuple[str, bytes]] = deque()
         """Packets that wait until all that came before them is done."""
         self._fetching = 0
@@ -215,26 +213,15 @@ class SyncEngine:
         errands, records = self._walk.errands, self.sync.table.records
         if not errands:
             return
-        timeouts, loosened = [], []
         keys = [flow_key(entry) for entry in event.entries]
-        for key, entry in zip(keys, event.entries, strict=True):
-            if Errand.COMPARE in errands:
+        if Errand.COMPARE in errands:
+            for key, entry in zip(keys, event.entries, strict=True):
                 self.sync.read(key, entry)
-            data = records.get(key)
-            if data is None:
-                continue
-            timeout = self._walk.timeout(entry, self._timeouts, carried=is_carried(entry))
-            if timeout is not None:
-                timeouts.append((key, timeout))
-            if self._walk.loosens(entry):
-                loosened.append(key)
-            if Errand.BULK in errands:
-                self.sync.outbox.full(data[:IDENTITY_SIZE], entry)
-        self._walk.pass_by(keys)
-        if timeouts:
-            self._effects.append(SetTimeouts(timeouts))
-        if loosened:
-            self._effects.append(LoosenEntries(loosened))
+        known = [(key, entry) for key, entry in zip(keys, event.entries, strict=True) if key in records]
+        if Errand.BULK in errands:
+            for key, entry in known:
+                self.sync.outbox.full(records[key][:IDENTITY_SIZE], entry)
+        self._effects += self._walk.pass_by(known, self._timeouts)
         if event.last:
             for key in self._walk.end():
                 self.sync.to_fetch[Purpose.MISSED][key] = None
@@ -281,6 +268,8 @@ class SyncEngine:
         if request:
             self._request_bulk()
         self._finish_bulk(given_up)
+        if self.peers.fall_silent(now) and self.sync.carrying:
+            self._walk.want(Errand.LOOSEN)  # it may carry our connections by now
         for peer in self.peers.lose_silent(now):
             self._lose(peer)
         if now >= self._answers_from + SECOND:
@@ -563,7 +552,7 @@ class SyncEngine:
             self._report_at = min(self._report_at, now + ACKNOWLEDGE_NS)
         if now < self._report_at and unacknowledged < ACKNOWLEDGE_PACKETS:
             return
-        self._report_at = now + (REPORT_NS if self.bulk.done else GREET_NS)
+        self._report_at = now + (REPORT_NS if self.bulk.done and self.peers.all_heard else GREET_NS)
         self._unnumbered.append(self._reports())
 
     def _reports(self) -> Reports:

@@ -11,6 +11,8 @@ from carpd.wire.pfsync.linux_messages import CARRYING, EQUAL, Report
 
 LIMIT = 32
 """Peers at a time. Each start of a peer is another one until the old is forgotten."""
+SILENT_NS = 2500 * MILLISECOND
+"""A peer that says nothing for so long has missed two reports, or can't be heard."""
 LOST_NS = 10 * SECOND
 """A peer that says nothing for so long is lost: it reports every second."""
 REPORT_NS = SECOND
@@ -32,6 +34,8 @@ class Peer:
     """When, in nanoseconds."""
     received: Received | None = None
     """None until the first numbered packet."""
+    silent: bool = False
+    """Whether it has missed reports."""
     unacknowledged: int = 0
     """Numbered packets since our last report."""
     states: int = 0
@@ -76,7 +80,7 @@ class Peers:
         """The peer that says something, and whether it is a new one; None if there are too many."""
         peer = self.by_id.get(creator_id)
         if peer is not None:
-            peer.heard = now
+            peer.heard, peer.silent = now, False
             return peer, False
         if len(self.by_id) >= LIMIT:
             return None, False
@@ -89,6 +93,18 @@ class Peers:
         for peer in old:
             del self.by_id[peer.creator_id]
         return old
+
+    def fall_silent(self, now: int) -> bool:
+        """Whether a peer has just fallen silent."""
+        silent = [peer for peer in self if not peer.silent and now - peer.heard >= SILENT_NS]
+        for peer in silent:
+            peer.silent = True
+        return bool(silent)
+
+    @property
+    def all_heard(self) -> bool:
+        """Whether there is a peer, and none is silent."""
+        return bool(self.by_id) and not any(peer.silent for peer in self)
 
     def lose_silent(self, now: int) -> list[Peer]:
         """Forget those that were not heard for too long."""

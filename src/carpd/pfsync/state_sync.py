@@ -21,14 +21,14 @@ from carpd.pfsync import expectations, mapping
 from carpd.pfsync.changes import KernelChanges
 from carpd.pfsync.counters import PfsyncCounters
 from carpd.pfsync.events import Change, Purpose, Refused
-from carpd.pfsync.levels import levels, merge
+from carpd.pfsync.levels import is_stale, levels, merge
 from carpd.pfsync.mapping import Unmappable
 from carpd.pfsync.outbox import Outbox
 from carpd.pfsync.selection import Selection
 from carpd.pfsync.table import Record, StateTable, pack_record, unpack_record
-from carpd.pfsync.timeouts import HOLD, HOLD_THRESHOLD
+from carpd.pfsync.timeouts import HOLD, is_carried
 from carpd.wire import ctnetlink
-from carpd.wire.conntrack import SCTP, TCP, ConntrackEntry, Expectation, flow_key, tuple_key
+from carpd.wire.conntrack import SCTP, TCP, ConntrackEntry, Expectation, TcpState, flow_key, tuple_key
 from carpd.wire.pfsync.attributes import LinuxAttributes
 from carpd.wire.pfsync.messages import CompressedUpdate
 from carpd.wire.pfsync.numbers import ACK, NOSYNC, Dialect
@@ -83,6 +83,8 @@ class StateSync:
         self._counters = counters
         self._wanted: dict[bytes, ConntrackEntry] = {}
         """Entries where the kernel has others: compared in a moment."""
+        self._doubted: dict[bytes, bytes] = {}
+        """Identities, by flow key, that a peer says have ended: verified in a moment."""
         self._expected: dict[bytes, list[Expectation]] = {}
         """What helpers expect of states that are about to be told."""
 
@@ -238,10 +240,12 @@ class StateSync:
                 return False
             self.outbox.forget(record.identity)
             return True
-        # The flow ended there and began again, or another node carries it now: what we hold is not it.
+        # The flow ended there and began again, or another node carries it now: what we hold is not it. What our kernel
+        # carries may be it: then the insert is refused, and compared.
         self.outbox.forget(record.identity)
         self.table.remove(key)
-        self.changes.delete(key)
+        if not self.carrying:
+            self.changes.delete(key)
         return True
 
     def _merge_all(self, key: bytes, record: Record, state: StateRecord, entry: ConntrackEntry) -> None:
@@ -309,6 +313,7 @@ class StateSync:
             number = unpack_record(self.table.records[key]).number
             if number != ABSENT and (self.carrying or number):
                 self.to_fetch[Purpose.VERIFY][key] = None
+                self._doubted[key] = identity
             else:
                 self._end(key, identity, in_kernel=number != ABSENT)
 
@@ -372,7 +377,8 @@ class StateSync:
             self.announce(key, entry)
 
     def _verify(self, key: bytes, record: Record | None, entry: ConntrackEntry | None) -> None:
-        if record is None:
+        doubted = self._doubted.pop(key, None)
+        if record is None or record.identity != doubted:  # the flow has begun anew since
             return
         if entry is not None and is_carried(entry):
             self._counters.kept += 1
@@ -397,7 +403,7 @@ class StateSync:
         if entry is None:  # it clashes with the replies of another connection
             self._counters.conflicts += 1
             self.table.remove(key)
-        elif entry[5:9] == wanted[5:9]:
+        elif entry[5:9] == wanted[5:9] and not _is_outlived(entry, wanted):
             merged = merge(record.levels, levels(entry))
             behind = levels(entry) != merged or (entry.mark, entry.labels) != (wanted.mark, wanted.labels)
             self.table.put(key, pack_record(record.identity, merged, *record[2:4], entry.id))
@@ -405,7 +411,7 @@ class StateSync:
                 self.changes.update(key, wanted._replace(timeout=None, status=wanted.status | entry.status))
             if merged != record.levels:
                 self.outbox.update(record.identity, entry)
-        elif is_carried(entry):
+        elif entry[5:9] != wanted[5:9] and is_carried(entry):
             self._counters.conflicts += 1
             self.table.remove(key)
             self.announce(key, entry)
@@ -431,9 +437,11 @@ class StateSync:
             self._counters.refused[f"{change.value}: {reason}"] += 1
 
 
-def is_carried(entry: ConntrackEntry) -> bool:
-    """Whether our own kernel has seen packets of a flow, so that its timeout is a normal one."""
-    return entry.timeout is None or entry.timeout < HOLD_THRESHOLD
+def _is_outlived(entry: ConntrackEntry, wanted: ConntrackEntry) -> bool:
+    """Whether the kernel's entry is of a connection that is over, and the peer's of the next one of the same flow."""
+    return is_stale(levels(entry), levels(wanted)) and (
+        not is_carried(entry) or (entry.protocol == TCP and entry.state in (TcpState.TIME_WAIT, TcpState.CLOSE))
+    )
 
 
 def _sum(labels: bytes | None) -> int:

@@ -76,6 +76,11 @@ _SCTP_NAMES = {
 _STATUS = SEEN_REPLY | ASSURED
 
 
+def is_carried(entry: ConntrackEntry) -> bool:
+    """Whether our own kernel has seen packets of a flow, so that its timeout is a normal one."""
+    return entry.timeout is None or entry.timeout < HOLD_THRESHOLD
+
+
 class LinuxTimeouts:
     """The timeouts of this kernel, by the protocol and what decides in it: the state, or how much was seen."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Sequence
 
-from carpd.pfsync.timeouts import HOLD, LinuxTimeouts
+from carpd.pfsync.effects import Effect, LoosenEntries, SetTimeouts
+from carpd.pfsync.timeouts import HOLD, LinuxTimeouts, is_carried
 from carpd.wire.conntrack import GRE, LIBERAL, TCP, ConntrackEntry
 
 
@@ -55,18 +56,26 @@ class Walk:
         self.errands, self._wanted = frozenset(self._wanted), set()
         self._unseen = dict.fromkeys(keys) if Errand.COMPARE in self.errands else {}
 
-    def pass_by(self, keys: Iterable[bytes]) -> None:
-        """These are there."""
+    def pass_by(self, known: Sequence[tuple[bytes, ConntrackEntry]], timeouts: LinuxTimeouts) -> list[Effect]:
+        """These are there, by their flow keys: what is to be done to them."""
         if self._unseen:
-            for key in keys:
+            for key, _ in known:
                 self._unseen.pop(key, None)
+        new_timeouts = [(key, t) for key, entry in known if (t := self._timeout(entry, timeouts)) is not None]
+        loosened = [key for key, entry in known if self._loosens(entry)]
+        effects: list[Effect] = []
+        if new_timeouts:
+            effects.append(SetTimeouts(new_timeouts))
+        if loosened:
+            effects.append(LoosenEntries(loosened))
+        return effects
 
     def end(self) -> Sequence[bytes]:
         """The walk is over; the keys that it did not come by, if it was to compare."""
         unseen, self._unseen, self.errands = self._unseen, {}, frozenset()
         return list(unseen)
 
-    def loosens(self, entry: ConntrackEntry) -> bool:
+    def _loosens(self, entry: ConntrackEntry) -> bool:
         """Whether the kernel must be made liberal about the windows of an entry on this walk."""
         return (
             Errand.LOOSEN in self.errands
@@ -74,10 +83,12 @@ class Walk:
             and not entry.original_flags & entry.reply_flags & LIBERAL
         )
 
-    def timeout(self, entry: ConntrackEntry, timeouts: LinuxTimeouts, *, carried: bool) -> int | None:
+    def _timeout(self, entry: ConntrackEntry, timeouts: LinuxTimeouts) -> int | None:
         """The timeout that an entry must get on this walk; None if it may keep what it has."""
-        if Errand.HOLD in self.errands and carried and entry.timeout is not None:
+        if Errand.HOLD in self.errands and is_carried(entry) and entry.timeout is not None:
             return HOLD
-        if Errand.TRIM in self.errands and not carried and entry.protocol != GRE:  # its packets would not renew it
+        if (
+            Errand.TRIM in self.errands and not is_carried(entry) and entry.protocol != GRE
+        ):  # its packets would not renew it
             return timeouts.normal(entry)
         return None

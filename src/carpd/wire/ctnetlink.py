@@ -16,7 +16,7 @@ from typing import Any
 from carpd.errors import DecodeError
 from carpd.wire import conntrack, netlink
 from carpd.wire import ctnetlink_attributes as cta
-from carpd.wire.conntrack import ConntrackEntry, Flow, FlowTuple, SequenceAdjustment, TcpState
+from carpd.wire.conntrack import ConntrackEntry, Flow, FlowTuple, SequenceAdjustment
 from carpd.wire.netlink import Message, attribute, nested
 
 GROUP_NEW, GROUP_UPDATE, GROUP_DESTROY = 1, 2, 3
@@ -78,8 +78,9 @@ def insert(entry: ConntrackEntry) -> Message:
     """Make an entry; refused with EEXIST if there is one of either tuple, with EINVAL without a timeout.
 
     NAT, master and helper can be given now and never again. The master must be in the table (ENOENT), the helper in
-    the kernel (EOPNOTSUPP). The kernel is to be liberal about TCP windows that it has not seen (see `loosen`). Labels are forgotten unless a rule of the firewall speaks of labels. GRE is given a timeout
-    that stays: the one that its packets would renew can't be told, and the kernel would take it for 0.
+    the kernel (EOPNOTSUPP). Labels are forgotten unless a rule of the firewall speaks of labels. GRE is given a timeout
+    that stays: the one that its packets would renew can't be told, and the kernel would take it for 0. About the
+    windows of TCP, which it has not seen, the kernel is to be liberal (see `loosen`).
     """
     status = entry.status & ~UNTOLD | conntrack.CONFIRMED
     if entry.protocol == conntrack.GRE:

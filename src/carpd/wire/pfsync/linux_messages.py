@@ -47,7 +47,7 @@ class Report(NamedTuple):
     """How many there are in its table."""
     flags: int
     takeovers: int = 0
-    """How often the reporter began to carry traffic, modulo 256: what others know of its connections' windows is old."""
+    """How often the reporter began to carry traffic, modulo 256: what others know of windows is old after that."""
 
 
 class Resend(NamedTuple):
