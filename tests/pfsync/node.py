@@ -60,6 +60,7 @@ class Node:
         fresh: bool = False,
         max_states: int = 1000,
         own: Iterable[bytes] = (),
+        creator_id: bytes = OURS,
     ) -> None:
         self.now = 0
         self.table: dict[bytes, ConntrackEntry] = {}
@@ -69,7 +70,7 @@ class Node:
         self._numbers = 0
         self._version = v6.VERSION if dialect is None else dialect.version
         settings = Settings(
-            creator_id=OURS,
+            creator_id=creator_id,
             first_id=0x1000,
             selection=Selection(local=True),
             max_states=max_states,

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from carpd.config.model import Version
 from carpd.pfsync import mapping
+from carpd.pfsync.events import RoleChanged
 from carpd.pfsync.halves import Halves, dialect_of
 from carpd.pfsync.levels import levels
 from carpd.pfsync.table import StateTable, pack_record
+from carpd.units import SECOND
 from carpd.wire.conntrack import (
     ASSURED,
     CONFIRMED,
@@ -81,7 +83,13 @@ class Peers(NamedTuple):
 
 def adapter(dialect: Dialect = Dialect.OPENBSD, creator: bytes = OURS) -> Peers:
     table, withdrawn = StateTable(), list[bytes]()
-    return Peers(Halves(dialect, creator, table, withdrawn.append), table, withdrawn)
+
+    def withdraw(identity: bytes) -> None:
+        withdrawn.append(identity)
+        if key := table.key_of(identity):
+            table.remove(key)
+
+    return Peers(Halves(dialect, creator, table, withdraw), table, withdrawn)
 
 
 def halves_of(
@@ -197,7 +205,7 @@ def test_what_only_linux_understands_is_left_out() -> None:
     batches: list[AnyBatch] = [
         Sequences([PacketNumber(OURS, 1)]),
         Attributes([]),
-        Reports([Report(OURS, THEIRS, 1, 1, 1, 0)]),
+        Reports([Report(OURS, THEIRS, 1, 1, 1, 0, 0)]),
         Digests([Digest(OURS, 0, (0,) * 64)]),
         Clears([Clear("", OURS)]),
         BulkStatuses([BulkStatus(OURS, 0, BULK_START)]),
@@ -234,6 +242,11 @@ def test_every_version_has_its_dialect() -> None:
 # What is heard
 
 
+def know(peers: Peers, identity: bytes, entry: ConntrackEntry) -> None:
+    """The engine has a flow."""
+    peers.table.add(flow_key(entry), identity, pack_record(identity, levels(entry), 0, 0, 0))
+
+
 def hear(peers: Peers, *batches: AnyBatch) -> list[AnyBatch]:
     """What the engine hears of it; it takes every state for good."""
     heard = []
@@ -242,7 +255,8 @@ def hear(peers: Peers, *batches: AnyBatch) -> list[AnyBatch]:
         if isinstance(batch, StateBatch):
             for state in batch.messages:
                 entry = mapping.from_state(state)
-                peers.table.put(flow_key(entry), pack_record(state.identity, levels(entry), 0, 0, 0))
+                if peers.table.key_of(state.identity) is None:
+                    know(peers, state.identity, entry)
         elif isinstance(batch, CompressedDeletes):
             for identity in batch.messages:
                 if key := peers.table.key_of(identity):
@@ -327,9 +341,40 @@ def test_a_new_half_joins_what_is_left_of_a_flow() -> None:
     assert joined[:9] == entry[:9]
 
 
+def test_a_half_that_is_left_alone_has_its_own_name() -> None:
+    peers = adapter()
+    inward, outward = pf_halves(flow(), 7, 9)
+    hear(peers, Inserts([inward, outward]))
+    hear(peers, CompressedDeletes([theirs(7)]))
+    assert [identity for identity, _ in flows(hear(peers, Inserts([outward])))] == [theirs(9)]
+    update = CompressedUpdates([CompressedUpdate(theirs(9), Peer(state=2), Peer(state=1), 7)])
+    assert hear(peers, update) == [update]
+
+
+def test_an_id_that_is_used_again_is_another_half() -> None:
+    """It is where it is now, not where it was."""
+    peers = adapter()
+    hear(peers, Inserts([pf_halves(flow(snat=(SHARED, 1)), 7, 9)[0]]))
+    hear(peers, Inserts([pf_halves(flow(source_port=5), 7, 9)[0]]))
+    ((identity, _),) = flows(hear(peers, Inserts([pf_halves(flow(snat=(SHARED, 1)), 7, 9)[1]])))
+    assert identity == theirs(9)
+    assert peers.withdrawn == []
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one packet", "two packets"])
+def test_what_we_have_lost_comes_back_with_its_translation(together: bool) -> None:
+    peers = adapter()
+    entry = flow(snat=(SHARED, 61000))
+    halves = halves_of(entry, number=4)
+    batches = [Updates(halves)] if together else [Updates([half]) for half in halves]
+    heard = [hear(peers, batch) for batch in batches][-1]
+    ((identity, joined),) = flows(heard)
+    assert (identity, joined[:9]) == (ours(4), entry[:9])
+
+
 def test_a_flow_of_ours_that_a_peer_carries() -> None:
     peers = adapter()
-    peers.table.put(flow_key(flow()), pack_record(ours(4), 0x10, 0, 0, 1))
+    know(peers, ours(4), flow())
     for half in halves_of(flow(), number=4):
         expected = CompressedUpdate(ours(4), half.src, half.dst, half.timeout)
         assert hear(peers, Updates([half])) == [CompressedUpdates([expected])]
@@ -396,15 +441,17 @@ def test_what_is_no_half_is_left_to_the_engine() -> None:
         half._replace(identity=bytes(12)),
     ]
     peers = adapter()
+    hear(peers, Inserts(pf_halves(flow(snat=(SHARED, 61000)), 7, 9)[1:]))
     assert list(peers.linux.incoming([Inserts(wrong)])) == [Inserts(wrong)]
+    assert peers.withdrawn == []
 
 
 def test_halves_of_flows_that_ended_are_forgotten() -> None:
     """A flood of states that the engine does not take, and of flows that come and go."""
     peers = adapter()
-    for number in range(20_000):
-        (half, _) = pf_halves(flow(source_port=number % 65536), 2 * number, 2 * number + 1)
-        list(peers.linux.incoming([Inserts([half])]))  # the engine refuses it
+    for number in range(10_000):
+        halves = pf_halves(flow(source_port=number), 2 * number, 2 * number + 1)
+        list(peers.linux.incoming([Inserts(halves)]))  # the engine refuses it
     held = [len(held) for name, held in vars(peers.linux).items() if isinstance(held, dict)]
     assert all(count <= 4096 + 1 for count in held)
 
@@ -481,9 +528,10 @@ def test_one_entry_a_flow_whatever_is_told(steps: list[tuple[tuple[str, int, str
 # With an engine
 
 
-def test_the_other_half_brings_the_translation() -> None:
+@pytest.mark.parametrize("carrying", [False, True])
+def test_the_other_half_brings_the_translation(carrying: bool) -> None:
     """Linux can't change it: the entry is made anew."""
-    node = Node(Dialect.OPENBSD)
+    node = Node(Dialect.OPENBSD, carrying=carrying)
     entry = flow(snat=(SHARED, 61000))
     inward, outward = pf_halves(entry, 7, 9)
     node.hear(Inserts([inward]))
@@ -493,6 +541,17 @@ def test_the_other_half_brings_the_translation() -> None:
     node.hear(CompressedDeletes([theirs(9)]))
     assert node.table == {}
     assert node.said() == []
+
+
+def test_an_entry_that_our_kernel_has_seen_stays_as_it_is() -> None:
+    """It knows the translation of a flow whose packets it translates."""
+    node = Node(Dialect.OPENBSD, carrying=True)
+    inward, outward = pf_halves(flow(snat=(SHARED, 61000)), 7, 9)
+    node.hear(Inserts([inward]))
+    seen = flow(snat=(SHARED, 50000), status=CONFIRMED | SEEN_REPLY)
+    node.changes(seen)
+    node.hear(Inserts([outward]))
+    assert [known[:9] for known in node.table.values()] == [seen[:9]]
 
 
 def test_a_flow_that_ends_here_ends_both_halves_there() -> None:
@@ -524,3 +583,100 @@ def test_a_flow_of_ours_lives_there_as_two(dialect: Dialect) -> None:
     assert isinstance(told, Updates), "we carry it, and say so"
     node.ends(key)
     assert node.said() == [CompressedDeletes(both)]
+
+
+# Two nodes that speak like BSDs
+
+
+def deliver(one: Node, other: Node, lost: int = 0) -> None:
+    """All packets of both, but for so many of the first; what they say to each other must come to an end."""
+    del one.sent[:lost]
+    for _ in range(10):
+        if not one.sent and not other.sent:
+            return
+        for sender, receiver in ((one, other), (other, one)):
+            packets, sender.sent = sender.sent, []
+            for packet in packets:
+                receiver.hear_bytes(packet.to_bytes())
+    pytest.fail("they go on and on")
+
+
+def flows_of(node: Node) -> dict[bytes, tuple[bytes, int, tuple[object, ...]]]:
+    return {
+        key: (node.identity(key), levels(entry), entry[:9])
+        for key, entry in node.table.items()
+        if key in node.engine.sync.table.records
+    }
+
+
+_PROGRESS: dict[int, list[tuple[int, int | None]]] = {
+    TCP: [
+        (CONFIRMED, TcpState.SYN_SENT),
+        (CONFIRMED | SEEN_REPLY, TcpState.SYN_RECV),
+        (CONFIRMED | SEEN_REPLY | ASSURED, TcpState.ESTABLISHED),
+        (CONFIRMED | SEEN_REPLY | ASSURED, TcpState.FIN_WAIT),
+        (CONFIRMED | SEEN_REPLY | ASSURED, TcpState.TIME_WAIT),
+    ],
+    UDP: [(CONFIRMED, None), (CONFIRMED | SEEN_REPLY, None), (CONFIRMED | SEEN_REPLY | ASSURED, None)],
+}
+_ACTIONS = st.tuples(
+    st.sampled_from(["go on", "go on", "end", "bulk"]),
+    st.sampled_from([TCP, UDP]),
+    st.sampled_from(sorted(TRANSLATIONS)),
+)
+
+
+@given(st.sampled_from(BSDS), st.lists(_ACTIONS, max_size=30))
+def test_the_standby_has_what_the_other_one_has(dialect: Dialect, actions: list[tuple[str, int, str]]) -> None:
+    active, standby = Node(dialect, carrying=True), Node(dialect, creator_id=THEIRS)
+    reached: dict[bytes, int] = {}
+    for action, protocol, name in actions:
+        model = TRANSLATIONS[name]
+        port = 100 + sorted(TRANSLATIONS).index(name)
+        seen_port = port if model.reply_destination == HOST else model.reply_destination_port
+        entry = model._replace(protocol=protocol, source_port=port, reply_destination_port=seen_port)
+        key = flow_key(entry)
+        if action == "bulk":
+            active.hear(UpdateRequests([BULK_REQUEST]))
+            active.sleep(2 * SECOND)
+        elif action == "end":
+            if key in reached:
+                active.ends(key)
+                del reached[key]
+        else:
+            stage = reached[key] = min(reached.get(key, -1) + 1, len(_PROGRESS[protocol]) - 1)
+            status, state = _PROGRESS[protocol][stage]
+            (active.changes if key in active.table else active.opens)(entry._replace(status=status, state=state))
+        deliver(active, standby)
+        assert flows_of(standby) == flows_of(active)
+        assert len(standby.table) == len(reached)
+
+
+@pytest.mark.parametrize("dialect", BSDS)
+@pytest.mark.parametrize("name", TRANSLATIONS)
+def test_a_lost_insert_is_made_good_by_the_next_change(dialect: Dialect, name: str) -> None:
+    active, standby = Node(dialect, carrying=True), Node(dialect, creator_id=THEIRS)
+    active.opens(TRANSLATIONS[name])
+    deliver(active, standby, lost=1)
+    assert standby.table == {}
+    active.changes(TRANSLATIONS[name]._replace(status=CONFIRMED | SEEN_REPLY))
+    deliver(active, standby)
+    assert flows_of(standby) == flows_of(active)
+
+
+@pytest.mark.parametrize("dialect", BSDS)
+@pytest.mark.parametrize("name", TRANSLATIONS)
+def test_the_standby_takes_over(dialect: Dialect, name: str) -> None:
+    """What it tells then of a flow is told of the other one's."""
+    first, second = Node(dialect, carrying=True), Node(dialect, creator_id=THEIRS)
+    key = first.opens(TRANSLATIONS[name])
+    deliver(first, second)
+    first.handle(RoleChanged(False))
+    second.handle(RoleChanged(True))
+    second.changes(TRANSLATIONS[name]._replace(status=CONFIRMED | SEEN_REPLY | ASSURED))
+    deliver(second, first)
+    assert flows_of(first) == flows_of(second)
+    assert flows_of(first)[key][:2] == (ours(0x1000), 0x22)
+    second.ends(key)
+    deliver(second, first)
+    assert first.table == {}

@@ -44,7 +44,7 @@ _RECEIVE_BUFFER = 16 * 1024 * 1024
 _SEND_BUFFER = 4 * 1024 * 1024
 _DATAGRAM_LIMIT = 65_535
 _READS_AT_ONCE = 256
-_DATAGRAMS_AT_ONCE = 256
+DATAGRAMS_AT_ONCE = 256
 _ANCILLARY_SIZE = socket.CMSG_SPACE(_INT.size)
 
 _IP_HEADER = {4: 20, 6: 40}
@@ -132,7 +132,7 @@ class SyncSocket(abc.ABC):
                 counters.badpeer += len(payloads)
                 continue
             received += [(source, payload) for payload in payloads]
-            if len(received) >= _DATAGRAMS_AT_ONCE:
+            if len(received) >= DATAGRAMS_AT_ONCE:
                 break
         return received
 

@@ -68,8 +68,9 @@ class BulkUpdate:
 
     def ends(self, peer: bytes, number: int) -> None:
         """A peer has sent all its states; `finish` may follow."""
-        self._sending.discard(peer)
-        self._ended[peer] = number
+        if self.phase is not BulkPhase.DONE:
+            self._sending.discard(peer)
+            self._ended[peer] = number
 
     def loses(self, peer: bytes) -> None:
         """A peer is not heard any more."""

@@ -27,7 +27,7 @@ class KernelChanges:
     def update(self, key: bytes, entry: ConntrackEntry) -> None:
         """The kernel has the flow, or will. What is None in the entry stays as it is."""
         queue = self._inserts if key in self._inserts else self._updates
-        queue[key] = _joined(queue[key], entry) if key in queue else entry
+        queue[key] = joined(queue[key], entry) if key in queue else entry
 
     def delete(self, key: bytes) -> None:
         if self._inserts.pop(key, None) is None:
@@ -53,7 +53,7 @@ class KernelChanges:
         return effects
 
 
-def _joined(old: ConntrackEntry, new: ConntrackEntry) -> ConntrackEntry:
+def joined(old: ConntrackEntry, new: ConntrackEntry) -> ConntrackEntry:
     """An entry after a change of all that changes in a connection while it lives."""
     return old._replace(
         status=old.status | new.status,

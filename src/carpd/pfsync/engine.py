@@ -47,7 +47,7 @@ from carpd.pfsync.outbox import Outbox
 from carpd.pfsync.packer import Packer, Parcel
 from carpd.pfsync.peers import ACKNOWLEDGE_NS, ACKNOWLEDGE_PACKETS, GREET_NS, REPORT_NS, Peer, Peers
 from carpd.pfsync.state_sync import Settings, StateSync
-from carpd.pfsync.stream import Arrival, Received, Sent
+from carpd.pfsync.stream import ASK_AGAIN_NS, Arrival, Received, Sent
 from carpd.pfsync.timeouts import LinuxTimeouts
 from carpd.pfsync.walk import Errand, Walk
 from carpd.units import MILLISECOND, SECOND
@@ -94,6 +94,8 @@ TOO_DIFFERENT = 32
 PASSED_OVER_LIMIT = 10
 """Digests of a peer that are not compared because of changes that it can't have heard of."""
 BULK_ASK_NS = 10 * SECOND
+HOLD_AGAIN_NS = 5 * SECOND
+"""How long after it gave up the traffic a node may still see packets of it, which give entries a normal timeout."""
 
 _OVERHEAD = HEADER.size + SUBHEADER.size + v6.KINDS.message_size(Sequences)
 
@@ -118,6 +120,7 @@ class SyncEngine:
         self._walk = Walk()
         self._reading = False
         """Whether a piece of the table is about to come."""
+        self._hold_again_at: int | None = None
         self._paced_until = 0
         self._bulk_wanted = False
         self._bulk_begun = -BULK_AGAIN_NS
@@ -132,7 +135,11 @@ class SyncEngine:
         self._answers_from = now
         self._link_up = False
         self._takeovers = 0
+        self._asked: dict[bytes, int] = {}
+        """When we asked for states, of those of the last moments."""
         self._more = False
+        self._overflowed = False
+        """Whether the kernel's events were not all read, and the table is not yet compared."""
         self._numbered: list[AnyBatch] = []
         self._unnumbered: list[AnyBatch] = []
         """What else is to be said, behind all changes of states. What is numbered is acknowledged, or sent again."""
@@ -185,6 +192,8 @@ class SyncEngine:
             times.append(self._digest_at)
         if self.bulk.deadline is not None:
             times.append(self.bulk.deadline)
+        if self._hold_again_at is not None:
+            times.append(self._hold_again_at)
         if self._walk.errands and not self._reading:
             times.append(self._paced_until)
         times += [peer.received.deadline for peer in self.peers if peer.received and peer.received.deadline is not None]
@@ -197,6 +206,10 @@ class SyncEngine:
         self._more = event.more
         if event.lost:
             self.counters.overflows += 1
+            self._overflowed = True
+        if self._overflowed and not event.more:
+            # Behind all events that had still room: what they tell is older than what is read now.
+            self._overflowed = False
             self._compare("the kernel told of changes faster than they were read")
 
     def _compare(self, reason: str) -> None:
@@ -253,12 +266,13 @@ class SyncEngine:
             self._request_bulk()
             self.bulk_reason = self.bulk.phase.value
 
-    def _role_changed(self, _now: int, event: RoleChanged) -> None:
+    def _role_changed(self, now: int, event: RoleChanged) -> None:
         if event.carrying == self.sync.carrying:
             return
         self.sync.carrying = event.carrying
         self._walk.drop(Errand.HOLD if event.carrying else Errand.TRIM)
         self._walk.want(Errand.TRIM if event.carrying else Errand.HOLD)
+        self._hold_again_at = None if event.carrying else now + HOLD_AGAIN_NS
         self._walk.want(Errand.LOOSEN)
         self._takeovers += event.carrying
         self._report_at = 0
@@ -272,6 +286,9 @@ class SyncEngine:
             self._walk.want(Errand.LOOSEN)  # it may carry our connections by now
         for peer in self.peers.lose_silent(now):
             self._lose(peer)
+        if self._hold_again_at is not None and now >= self._hold_again_at:
+            self._hold_again_at = None
+            self._walk.want(Errand.HOLD)
         if now >= self._answers_from + SECOND:
             self._answers_left, self._answers_from = ANSWERS_A_SECOND, now
         if self.settings.extensions and now >= self._digest_at:
@@ -291,8 +308,13 @@ class SyncEngine:
         self._effects.append(PeerLost(peer.creator_id, peer.source))
         self._anti_entropy.forget(peer.creator_id)
         self.bulk.loses(peer.creator_id)
-        if self.sync.carrying and not self.peers.by_id:
-            self._walk.want(Errand.TRIM)  # nobody is left who could tell us what has ended
+        if peer.carrying or not self.peers.by_id:
+            self._inherit()
+
+    def _inherit(self) -> None:
+        """What a peer carried is ours to end now, or nobody would; if it does carry it still, it tells us again."""
+        if self.sync.carrying:
+            self._walk.want(Errand.TRIM)
 
     # The peers' side: checks in BSD's order, one counter each. Ref: spec pfsync §7.4
 
@@ -413,8 +435,11 @@ class SyncEngine:
                 continue
             if self.sync.carrying and peer.takeovers not in (None, report.takeovers):
                 self._walk.want(Errand.LOOSEN)  # we did not hear each other: both carried the same connections
+            carried = peer.carrying
             if self.peers.note(peer, report) and not self.bulk.done:
                 self._request_bulk()  # what we asked before, it did not hear
+            if carried and not peer.carrying:
+                self._inherit()
 
     def _resend(self, now: int, _peer: Peer | None, messages: Iterable[Resend]) -> None:
         """A peer misses packets of ours; or, if the numbers are its own, it has told anew what was in them."""
@@ -492,6 +517,7 @@ class SyncEngine:
             self.sync.settled = True
             self._effects.append(BulkUpdateChanged(True, reason))
             self._walk.want(Errand.COMPARE)
+            self._walk.want(Errand.TRIM if self.sync.carrying else Errand.HOLD)  # as it was when we ran last, or not
             self._report_at = 0
 
     # What follows
@@ -508,8 +534,7 @@ class SyncEngine:
                 self._fetching += 1
                 self.sync.to_fetch[purpose] = {}
         if self.sync.to_ask:
-            self._unnumbered.append(UpdateRequests(list(self.sync.to_ask)[:ASKED_A_ROUND]))
-            self.sync.to_ask.clear()
+            self._ask(now)
         self._begin_walk(now)
         if not any(isinstance(effect, FetchEntries) for effect in self._effects):
             self._report(now)
@@ -517,6 +542,18 @@ class SyncEngine:
         if self._walk.errands and not self._reading and now >= self._paced_until and self._window_is_open(now):
             self._reading = True
             self._effects.append(ReadTable(begin=False))
+
+    def _ask(self, now: int) -> None:
+        """Ask for states; not for those that we asked for a moment ago: what we could not use, we would be told again."""
+        for identity, asked in list(self._asked.items()):
+            if now - asked < ASK_AGAIN_NS:
+                break
+            del self._asked[identity]
+        wanted = [identity for identity in self.sync.to_ask if identity not in self._asked][:ASKED_A_ROUND]
+        self.sync.to_ask.clear()
+        self._asked.update(dict.fromkeys(wanted, now))
+        if wanted:
+            self._unnumbered.append(UpdateRequests(wanted))
 
     def _begin_walk(self, now: int) -> None:
         if self._bulk_wanted and now - self._bulk_begun >= BULK_AGAIN_NS and not self._walk.errands:

@@ -55,7 +55,7 @@ class TableChanged:
     lost: bool = False
     """Something else happened that we will never hear of."""
     more: bool = False
-    """There is more to be heard at once: what is not urgent may wait for it."""
+    """There may be more to be heard at once: what is not urgent waits for it. Another of these follows in any case."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from carpd.wire.pfsync.batches import (
     Updates,
 )
 from carpd.wire.pfsync.header import HEADER
-from carpd.wire.pfsync.messages import CompressedUpdate
+from carpd.wire.pfsync.messages import BULK_END, BULK_REQUEST, BULK_START, CompressedUpdate
 from carpd.wire.pfsync.numbers import ACK, IN, INET, INET6, OUT, Dialect
 from carpd.wire.pfsync.packet import Packet
 from carpd.wire.pfsync.state import Key, StateRecord
@@ -107,6 +107,8 @@ class Halves:
         self._partial: dict[bytes, tuple[int, ...]] = {}
         """The directions in which flows of ours are told, where those are not both."""
         self._sweep_at = _SWEEP_MIN
+        self._unanswered = False
+        """Whether nothing has come yet of the bulk update that we asked for last."""
 
     # What peers say
 
@@ -115,6 +117,7 @@ class Halves:
         self._sweep()
         for batch in batches:
             if isinstance(batch, Inserts | Updates):
+                self._unanswered &= isinstance(batch, Inserts)
                 yield from self._join_all(batch)
             elif isinstance(batch, CompressedUpdates):
                 yield CompressedUpdates([self._updated(update) for update in batch.messages])
@@ -124,7 +127,14 @@ class Halves:
                 yield CompressedDeletes(self._ended(state.identity for state in batch.messages))
             elif isinstance(batch, UpdateRequests | InsertAcknowledgements):
                 yield type(batch)(list(dict.fromkeys(map(self._name, batch.messages))))
-            elif isinstance(batch, Clears | BulkStatuses):
+            elif isinstance(batch, BulkStatuses):
+                ended = [status for status in batch.messages if status.status == BULK_END]
+                if ended and self._unanswered and self._dialect is Dialect.OPENBSD:
+                    # Of a bulk update without states OpenBSD says nothing but the end. Ref: spec pfsync §7.9.
+                    yield BulkStatuses([status._replace(status=BULK_START) for status in ended])
+                self._unanswered = False
+                yield batch
+            elif isinstance(batch, Clears):
                 yield batch
 
     def _join_all(self, batch: Inserts | Updates) -> Iterator[AnyBatch]:
@@ -233,6 +243,7 @@ class Halves:
             elif isinstance(batch, CompressedUpdates):
                 yield CompressedUpdates([half for update in batch.messages for half in self._split_update(update)])
             elif isinstance(batch, CompressedDeletes | UpdateRequests | InsertAcknowledgements):
+                self._unanswered |= BULK_REQUEST in batch.messages
                 yield type(batch)([half.identity for name in batch.messages for half in self._halves(name)])
             elif isinstance(batch, Clears | BulkStatuses):
                 yield batch

@@ -37,6 +37,8 @@ _QUERY = {0: 0x00, SEEN_REPLY: 0x01, ASSURED: 0x01, _BOTH_WAYS: 0x01}
 _TRAFFIC = {0: 0x10, SEEN_REPLY: 0x21, ASSURED: 0x22, _BOTH_WAYS: 0x22}
 """By the status: of TCP in an event that does not tell its state, of ICMP queries, and of everything else."""
 
+_CLOSED = range(7, 11)
+"""An end of TCP that has sent its FIN, or a reset."""
 _SYN_PROXY = 0xB0
 """From here on the packet filter answers in place of src."""
 
@@ -67,6 +69,11 @@ def merge(old: int, new: int) -> int:
     if src < old_src and not old_src >= _SYN_PROXY > src:
         src = old_src
     return src | (old_dst if dst < old_dst else dst)
+
+
+def is_closing(levels: int) -> bool:
+    """Whether one end of TCP has closed it, or both."""
+    return levels >> 4 in _CLOSED or levels & 15 in _CLOSED
 
 
 def is_stale(old: int, new: int) -> bool:

@@ -84,8 +84,19 @@ def to_state(identity: bytes, entry: ConntrackEntry, age: int = 0) -> StateRecor
     a code, for which a state has no room. It lives for pf's default at the most: with more, FreeBSD computes wrongly.
     """
     phase = _phase(entry)
+    return None if phase is None else _state_of(phase, identity, entry, age)
+
+
+def to_whole(identity: bytes, entry: ConntrackEntry) -> tuple[StateRecord, LinuxAttributes | None] | None:
+    """All that is to be told of an entry: `to_state` and `to_attributes`."""
+    phase = _phase(entry)
     if phase is None:
         return None
+    said = extras.encode(entry, phase.assumed)
+    return _state_of(phase, identity, entry, 0), LinuxAttributes(identity, said) if said else None
+
+
+def _state_of(phase: Phase, identity: bytes, entry: ConntrackEntry, age: int) -> StateRecord:
     (
         source, destination, protocol, source_port, destination_port,
         reply_source, reply_destination, reply_source_port, reply_destination_port,

@@ -142,10 +142,10 @@ class Outbox:
     ) -> Iterator[Parcel]:
         alone: list[StateRecord] = []
         for identity, entry in queue.items():
-            state = mapping.to_state(identity, entry)
-            if state is None:
+            whole = mapping.to_whole(identity, entry)
+            if whole is None:
                 continue
-            more = mapping.to_attributes(identity, entry)
+            state, more = whole
             if identity in self._extras:
                 more = LinuxAttributes(identity, (more.attributes if more else ()) + self._extras[identity])
             if more is None:

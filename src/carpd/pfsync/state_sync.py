@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from zlib import crc32
 
 from carpd.pfsync import expectations, mapping
-from carpd.pfsync.changes import KernelChanges
+from carpd.pfsync.changes import KernelChanges, joined
 from carpd.pfsync.counters import PfsyncCounters
 from carpd.pfsync.events import Change, Purpose, Refused
-from carpd.pfsync.levels import is_stale, levels, merge
+from carpd.pfsync.levels import is_closing, is_stale, levels, merge
 from carpd.pfsync.mapping import Unmappable
 from carpd.pfsync.outbox import Outbox
 from carpd.pfsync.selection import Selection
@@ -36,6 +36,8 @@ from carpd.wire.pfsync.state import StateRecord
 
 _STATEFUL = (TCP, SCTP)
 """Of these nothing can be told without their state."""
+
+_OPENING = frozenset((TcpState.SYN_SENT, TcpState.SYN_RECV, TcpState.SYN_SENT2))
 
 ABSENT = 0xFFFFFFFF
 """The kernel's number of a state that is not in its table, because it is none of this host's business."""
@@ -85,6 +87,8 @@ class StateSync:
         """Entries where the kernel has others: compared in a moment."""
         self._doubted: dict[bytes, bytes] = {}
         """Identities, by flow key, that a peer says have ended: verified in a moment."""
+        self._begun: dict[bytes, int] = {}
+        """The kernel's numbers, by flow key, of entries that it says are new: looked at in a moment."""
         self._expected: dict[bytes, list[Expectation]] = {}
         """What helpers expect of states that are about to be told."""
 
@@ -117,7 +121,8 @@ class StateSync:
             return
         identity = self._next_id.to_bytes(8, "big") + self._creator_id
         self._next_id += 2
-        self.table.put(key, pack_record(identity, levels(entry), entry.mark, _sum(entry.labels), entry.id))
+        labels = _sum(entry.labels)
+        self.table.add(key, identity, pack_record(identity, levels(entry), entry.mark, labels, entry.id))
         self.outbox.insert(identity, entry)
 
     def read(self, key: bytes, entry: ConntrackEntry) -> None:
@@ -156,13 +161,18 @@ class StateSync:
             self.table.remove(key)
             self.outbox.delete(record.identity)
             self.announce(key, entry)
-        else:  # a peer has just told of it, before our kernel could: both see its packets
+        elif record.number == entry.id:  # a peer has just told of it, before our kernel could: both see its packets
             self._changed(key, record, entry)
+        else:  # it ended and began anew; or both, before we inserted what is there now
+            self._begun[key] = entry.id
+            self.to_fetch[Purpose.ANNOUNCE][key] = None
 
     def _ended(self, key: bytes, record: Record, entry: ConntrackEntry) -> None:
-        if record.number in (0, entry.id):  # else an older one, which the kernel could not tell of in time
+        if record.number == entry.id:
             self.table.remove(key)
             self.outbox.delete(record.identity)
+        elif record.number == 0:  # what we inserted, or what was there before it
+            self.to_fetch[Purpose.MISSED][key] = None
 
     def expect(self, expectations: Iterable[Expectation]) -> None:
         """Helpers expect connections: the peers are told with the states of those that announced them."""
@@ -223,9 +233,9 @@ class StateSync:
             self.table.put(key, pack_record(identity, *record[1:]))
             return
         ours = self.selection.takes_part(entry)
-        self.table.put(
-            key, pack_record(identity, levels(entry), entry.mark or 0, _sum(entry.labels), 0 if ours else ABSENT)
-        )
+        number = 0 if ours else ABSENT
+        data = pack_record(identity, levels(entry), entry.mark or 0, _sum(entry.labels), number)
+        self.table.add(key, identity, data)
         if ours:
             self._counters.inserted += 1
             self.changes.insert(key, entry)
@@ -241,10 +251,10 @@ class StateSync:
             self.outbox.forget(record.identity)
             return True
         # The flow ended there and began again, or another node carries it now: what we hold is not it. What our kernel
-        # carries may be it: then the insert is refused, and compared.
+        # carries may be it, unless it is closing: then the insert is refused, and compared.
         self.outbox.forget(record.identity)
         self.table.remove(key)
-        if not self.carrying:
+        if not self.carrying or (same_creator and is_closing(record.levels)):
             self.changes.delete(key)
         return True
 
@@ -368,13 +378,33 @@ class StateSync:
         if record is None:
             return
         if entry is not None:
+            entry = self._corrected(key, record, entry)
             self.outbox.full(record.identity, entry, tuple(map(expectations.encode, expected)))
         else:
             self._missed(key, record, None)
 
+    def _corrected(self, key: bytes, record: Record, entry: ConntrackEntry) -> ConntrackEntry:
+        """What the entry should be. The kernel may be behind what it told itself: if we updated the entry, as a peer
+        said, before we knew of that."""
+        merged = merge(levels(entry), record.levels)
+        update = mapping.to_update(record.identity, entry)
+        if merged == levels(entry) or update is None:
+            return entry
+        try:
+            ahead = mapping.from_update(key, update, merged)
+        except Unmappable:
+            return entry
+        self.changes.update(key, ahead)
+        return joined(entry, ahead)
+
     def _announce_found(self, key: bytes, record: Record | None, entry: ConntrackEntry | None) -> None:
-        if record is None and entry is not None:
-            self.announce(key, entry)
+        begun = self._begun.pop(key, None)
+        if entry is None or (record is not None and begun != entry.id):
+            return
+        if record is not None:
+            self.table.remove(key)
+            self.outbox.delete(record.identity)
+        self.announce(key, entry)
 
     def _verify(self, key: bytes, record: Record | None, entry: ConntrackEntry | None) -> None:
         doubted = self._doubted.pop(key, None)
@@ -405,10 +435,13 @@ class StateSync:
             self.table.remove(key)
         elif entry[5:9] == wanted[5:9] and not _is_outlived(entry, wanted):
             merged = merge(record.levels, levels(entry))
-            behind = levels(entry) != merged or (entry.mark, entry.labels) != (wanted.mark, wanted.labels)
             self.table.put(key, pack_record(record.identity, merged, *record[2:4], entry.id))
-            if behind:
-                self.changes.update(key, wanted._replace(timeout=None, status=wanted.status | entry.status))
+            if (entry.mark, entry.labels) != (wanted.mark, wanted.labels):
+                state = None if entry.protocol == TCP else wanted.state
+                self.changes.update(
+                    key, wanted._replace(timeout=None, status=wanted.status | entry.status, state=state)
+                )
+            self._corrected(key, record._replace(levels=merged), entry)
             if merged != record.levels:
                 self.outbox.update(record.identity, entry)
         elif entry[5:9] != wanted[5:9] and is_carried(entry):
@@ -439,9 +472,9 @@ class StateSync:
 
 def _is_outlived(entry: ConntrackEntry, wanted: ConntrackEntry) -> bool:
     """Whether the kernel's entry is of a connection that is over, and the peer's of the next one of the same flow."""
-    return is_stale(levels(entry), levels(wanted)) and (
-        not is_carried(entry) or (entry.protocol == TCP and entry.state in (TcpState.TIME_WAIT, TcpState.CLOSE))
-    )
+    if is_carried(entry):
+        return entry.protocol == TCP and is_closing(levels(entry)) and wanted.state in _OPENING
+    return is_stale(levels(entry), levels(wanted))
 
 
 def _sum(labels: bytes | None) -> int:

@@ -57,7 +57,7 @@ class StateTable:
 
     def __init__(self) -> None:
         self.records: dict[bytes, bytes] = {}
-        """Flow key -> record: read it, but change it by `put` and `remove` only."""
+        """Flow key -> record: read it, but change it by the methods only."""
         self._keys: list[dict[bytes, bytes]] = [{} for _ in range(BUCKETS)]
         self._sums = [0] * BUCKETS
         """Of checksums: sums, because in a XOR of CRCs a run of lost ids may cancel itself out."""
@@ -71,20 +71,23 @@ class StateTable:
         """The flow key of a state."""
         return self._keys[(identity[6] << 8 | identity[7]) >> 1 & (BUCKETS - 1)].get(identity)
 
+    def add(self, key: bytes, identity: bytes, record: bytes) -> None:
+        """Enter a state; neither its flow nor its identity is in the table."""
+        bucket = (identity[6] << 8 | identity[7]) >> 1 & (BUCKETS - 1)
+        self._keys[bucket][identity] = key
+        self._sums[bucket] += crc32(record[:_COMPARED])
+        self.records[key] = record
+        self.version += 1
+
     def put(self, key: bytes, record: bytes) -> None:
         """Enter a state, or change it; the identity of a flow that is known may change, too."""
-        identity = record[:IDENTITY_SIZE]
-        bucket = (identity[6] << 8 | identity[7]) >> 1 & (BUCKETS - 1)
-        old = self.records.get(key)
-        if old is None:
-            self._keys[bucket][identity] = key
-            self._sums[bucket] += crc32(record[:_COMPARED])
-        elif old[:IDENTITY_SIZE] == identity:
-            self._sums[bucket] += crc32(record[:_COMPARED]) - crc32(old[:_COMPARED])
-        else:
+        identity, old = record[:IDENTITY_SIZE], self.records.get(key)
+        if old is None or old[:IDENTITY_SIZE] != identity:
             self.remove(key)
-            self._keys[bucket][identity] = key
-            self._sums[bucket] += crc32(record[:_COMPARED])
+            self.add(key, identity, record)
+            return
+        bucket = (identity[6] << 8 | identity[7]) >> 1 & (BUCKETS - 1)
+        self._sums[bucket] += crc32(record[:_COMPARED]) - crc32(old[:_COMPARED])
         self.records[key] = record
         self.version += 1
 
