@@ -10,7 +10,7 @@ help:
 	@echo "make demo    two firewalls fail over before your eyes (under a minute)"
 	@echo "make test    lint and every test (needs root for the namespace tests)"
 	@echo "make lint    ruff, mypy --strict, import-linter"
-	@echo "make bench   failover side by side with ucarp and keepalived (long)"
+	@echo "make bench   failover and state synchronisation beside ucarp, keepalived, conntrackd (long)"
 	@echo "make soak    ten minutes under load without a false take-over; long simulations"
 	@echo "make clean   remove what the targets above have made"
 
@@ -37,6 +37,8 @@ bench: setup
 	@./tools/setup packages
 	@$(PYTHON) -m benchmarks.failover
 	@$(PYTHON) -m benchmarks.scale
+	@$(PYTHON) -m benchmarks.state_sync
+	@$(PYTHON) -m benchmarks.state_sync.power
 
 soak: setup
 	@$(PYTHON) -m benchmarks.soak

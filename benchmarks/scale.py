@@ -9,16 +9,14 @@ Two nodes with default timers: an advertisement a second for each virtual host. 
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import report, usage
 from benchmarks.daemons import versions
 from benchmarks.many import DAEMONS, MASTER_DOWN_NS, SIZES, Daemon, Size
 from benchmarks.observer import Observer
@@ -34,7 +32,6 @@ STEADY_S = 20
 
 _START_NS = 180 * SECOND
 _TAKE_OVER_NS = 30 * SECOND
-_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,39 +146,13 @@ def measure(daemon: Daemon, size: Size) -> Result:
 
 def _costs(*nodes: Node) -> list[Cost]:
     """Of what runs in each, over STEADY_S from now."""
-    before = [_cpu_s(node) for node in nodes]
+    before = [usage.cpu_s(node) for node in nodes]
     time.sleep(STEADY_S)
     costs = []
     for node, since in zip(nodes, before, strict=True):
-        memory = {"Pss:": 0, "Rss:": 0}
-        for process in _processes(node):
-            for line in (process / "smaps_rollup").read_text().splitlines():
-                name, value, *_ = line.split()
-                if name in memory:
-                    memory[name] += int(value)
-        cpu = (_cpu_s(node) - since) / STEADY_S
-        costs.append(Cost(round(100 * cpu, 2), *(round(kib / 1024, 1) for kib in memory.values())))
+        cpu = (usage.cpu_s(node) - since) / STEADY_S
+        costs.append(Cost(round(100 * cpu, 2), *(round(kib / 1024, 1) for kib in usage.memory(node))))
     return costs
-
-
-def _cpu_s(node: Node) -> float:
-    """What its processes have used until now."""
-    ticks = 0
-    for process in _processes(node):
-        fields = (process / "stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])  # utime and stime. Ref: proc(5)
-    return ticks / _TICKS_A_SECOND
-
-
-def _processes(node: Node) -> list[Path]:
-    """The /proc directories of everything that runs in the node's network."""
-    network = os.fstat(node.network).st_ino
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has just ended, or is the kernel's
-            if (process / "ns/net").stat().st_ino == network:
-                found.append(process)
-    return found
 
 
 # The table
