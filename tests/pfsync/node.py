@@ -10,6 +10,7 @@ from carpd.pfsync.effects import (
     Effect,
     Fact,
     FetchEntries,
+    HearChanges,
     InsertEntries,
     InsertExpectations,
     LoosenEntries,
@@ -161,7 +162,7 @@ class Node:
                 return [TableRead(list(self.table.values()), last=True)]
             case ReadExpectations():
                 return [ExpectationsFound(())]
-            case InsertExpectations() | LoosenEntries():
+            case InsertExpectations() | LoosenEntries() | HearChanges():
                 pass
             case _:
                 self.facts.append(effect)

@@ -264,7 +264,7 @@ def test_a_flood_of_update_requests(dialect: Dialect | None, monkeypatch: pytest
     """So many are answered in a second; each with two halves to a BSD."""
     limit, requests = 450, 1000
     monkeypatch.setattr(engine, "ANSWERS_A_SECOND", limit)
-    node = Node(dialect)
+    node = Node(dialect, carrying=True)
     asked = [node.identity(node.opens(flow(source_port=number + 1))) for number in range(100)]
     node.sleep(SECOND)
     node.said()
@@ -314,7 +314,7 @@ def test_a_flood_of_peers() -> None:
 )
 def test_floods_of_what_only_linux_nodes_ask(batch: AnyBatch) -> None:
     """What follows is bounded for each that comes."""
-    node = Node()
+    node = Node(carrying=True)
     for number in range(100):
         node.opens(flow(source_port=number + 1))
     node.sleep(SECOND)
@@ -334,7 +334,7 @@ def test_numbers_of_packets_that_jump() -> None:
 
 
 def test_our_own_packets_come_back() -> None:
-    node = Node()
+    node = Node(carrying=True)
     node.opens(flow())
     for packet in list(node.sent):
         node.hear_bytes(packet.to_bytes())

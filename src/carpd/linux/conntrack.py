@@ -25,7 +25,7 @@ from carpd.wire.ctnetlink import Event
 from carpd.wire.ctnetlink_batch import Reader, Writer
 
 _SOL_NETLINK = 270
-_ADD_MEMBERSHIP, _BROADCAST_ERROR = 1, 4
+_ADD_MEMBERSHIP, _DROP_MEMBERSHIP, _BROADCAST_ERROR = 1, 2, 4
 _SO_RCVBUFFORCE = 33
 _GROUPS = (ctnetlink.GROUP_NEW, ctnetlink.GROUP_UPDATE, ctnetlink.GROUP_DESTROY)
 
@@ -84,6 +84,19 @@ class ConntrackEvents:
             bpf.attach(self._socket, bpf.messages_not_of(ignored_port))
         for group in _GROUPS:
             option(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+
+    def hear_changes(self, wanted: bool) -> None:
+        """Hear of new and changed entries, too, as at the beginning, or only of ended ones. Raise SystemCallError.
+
+        Telling us of one takes the kernel 1 to 2 µs, of those that we insert as well.
+        """
+        option = _ADD_MEMBERSHIP if wanted else _DROP_MEMBERSHIP
+        try:
+            for group in (ctnetlink.GROUP_NEW, ctnetlink.GROUP_UPDATE):
+                self._socket.setsockopt(_SOL_NETLINK, option, group)
+        except OSError as error:
+            tried = "choose what to hear of connection tracking"
+            raise SystemCallError(tried, error.errno or 0, error.strerror or str(error)) from error
 
     def fileno(self) -> int:
         return self._socket.fileno()

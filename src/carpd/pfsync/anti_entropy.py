@@ -104,6 +104,9 @@ class AntiEntropy:
             theirs = self._lists.get(place)
             if theirs is None:
                 continue
+            if total > LISTED_A_ROUND:  # nobody lists so many at once
+                del self._lists[place]
+                continue
             if total:
                 theirs[identity] = checksum
             if len(theirs) < total:

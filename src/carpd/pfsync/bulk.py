@@ -17,6 +17,8 @@ LINK_NS = 30 * SECOND
 """How long the link is waited for."""
 PROGRESS_NS = 10 * SECOND
 """How long a bulk update that has begun may stand still before it is asked for again."""
+SENDERS = 32
+"""Peers that send at a time: who makes up others does not keep us waiting for ever."""
 LIMIT_NS = 300 * SECOND
 """After this a node takes part with what it has: it may be the only one left."""
 
@@ -58,7 +60,7 @@ class BulkUpdate:
         """A peer begins to send all states, in its packet of this number."""
         if self.phase is not BulkPhase.DONE:
             self.phase, self.deadline = BulkPhase.BULK, min(now + PROGRESS_NS, self._limit)
-            if self._ended.get(peer, number) <= number:
+            if self._ended.get(peer, number) <= number and len(self._sending) < SENDERS:
                 self._sending.add(peer)
 
     def progresses(self, now: int) -> None:

@@ -74,6 +74,16 @@ class FetchEntries:
 
 
 @dataclass(frozen=True, slots=True)
+class HearChanges:
+    """Action: hear of new and changed entries, or only of those that ended. At the beginning it is the latter.
+
+    Who carries no traffic has nothing to tell, and is spared of the kernel's telling it what it has inserted itself.
+    """
+
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ReadTable:
     """Action: read the next piece of the kernel's table, from its beginning if `begin`; answered with `TableRead`."""
 
@@ -125,6 +135,7 @@ Action = (
     | LoosenEntries
     | InsertExpectations
     | FetchEntries
+    | HearChanges
     | ReadTable
     | ReadExpectations
 )

@@ -21,6 +21,7 @@ from carpd.pfsync.effects import (
     BulkUpdateChanged,
     Effect,
     FetchEntries,
+    HearChanges,
     PeerAppeared,
     PeerLost,
     ReadExpectations,
@@ -135,6 +136,7 @@ class SyncEngine:
         self._answers_from = now
         self._link_up = False
         self._takeovers = 0
+        self._hears_changes = False
         self._asked: dict[bytes, int] = {}
         """When we asked for states, of those of the last moments."""
         self._more = False
@@ -275,6 +277,7 @@ class SyncEngine:
         self._hold_again_at = None if event.carrying else now + HOLD_AGAIN_NS
         self._walk.want(Errand.LOOSEN)
         self._takeovers += event.carrying
+        self._choose_changes()
         self._report_at = 0
 
     def _timers_due(self, now: int, _event: TimersDue) -> None:
@@ -315,6 +318,15 @@ class SyncEngine:
         """What a peer carried is ours to end now, or nobody would; if it does carry it still, it tells us again."""
         if self.sync.carrying:
             self._walk.want(Errand.TRIM)
+
+    def _choose_changes(self) -> None:
+        """A host tells of its connections while it carries them. What has begun before is found by reading the table."""
+        wanted = self.sync.carrying and self.sync.settled
+        if wanted != self._hears_changes:
+            self._hears_changes = wanted
+            self._effects.append(HearChanges(wanted))
+            if wanted:
+                self._walk.want(Errand.COMPARE)
 
     # The peers' side: checks in BSD's order, one counter each. Ref: spec pfsync §7.4
 
@@ -470,7 +482,7 @@ class SyncEngine:
                 self._unnumbered += self._anti_entropy.compare_group(digest)
                 continue
             groups = self._anti_entropy.differing_groups(digest)
-            if groups and peer.acknowledged != self.sent.last and peer.passed_over < PASSED_OVER_LIMIT:
+            if groups and (peer.acknowledged or 0) < self.sent.last_state and peer.passed_over < PASSED_OVER_LIMIT:
                 peer.passed_over += 1  # it may differ in what we are telling just now
                 continue
             peer.passed_over = 0
@@ -515,6 +527,7 @@ class SyncEngine:
         if reason:
             self.bulk_reason = reason
             self.sync.settled = True
+            self._choose_changes()
             self._effects.append(BulkUpdateChanged(True, reason))
             self._walk.want(Errand.COMPARE)
             self._walk.want(Errand.TRIM if self.sync.carrying else Errand.HOLD)  # as it was when we ran last, or not

@@ -109,9 +109,9 @@ class StateSync:
                 else:
                     self._changed(key, unpack_record(data), entry)
             elif change is new:
-                if takes_part(entry):
+                if self.carrying and takes_part(entry):
                     self.announce(key, entry)
-            elif change is not destroyed and self.settled and takes_part(entry):
+            elif change is not destroyed and self.carrying and self.settled and takes_part(entry):
                 self.to_fetch[Purpose.ANNOUNCE][key] = None  # an event does not tell all of it
 
     def announce(self, key: bytes, entry: ConntrackEntry) -> None:
@@ -130,7 +130,7 @@ class StateSync:
         data = self.table.records.get(key)
         if data is not None:
             self._changed(key, unpack_record(data), entry)
-        elif self.selection.takes_part(entry):
+        elif self.carrying and self.selection.takes_part(entry):
             self.announce(key, entry)
 
     def _changed(self, key: bytes, record: Record, entry: ConntrackEntry) -> None:
@@ -378,16 +378,20 @@ class StateSync:
         if record is None:
             return
         if entry is not None:
-            entry = self._corrected(key, record, entry)
+            entry = self._correct(key, record, entry, entry)
             self.outbox.full(record.identity, entry, tuple(map(expectations.encode, expected)))
         else:
             self._missed(key, record, None)
 
-    def _corrected(self, key: bytes, record: Record, entry: ConntrackEntry) -> ConntrackEntry:
-        """What the entry should be. The kernel may be behind what it told itself: if we updated the entry, as a peer
-        said, before we knew of that."""
+    def _correct(
+        self, key: bytes, record: Record, entry: ConntrackEntry, scaled: ConntrackEntry
+    ) -> ConntrackEntry:
+        """Take the kernel's entry as far as its record; what it is then. Window scales are those of `scaled`.
+
+        It may be behind even what it has told itself: if we updated it, as a peer said, before we knew of that.
+        """
         merged = merge(levels(entry), record.levels)
-        update = mapping.to_update(record.identity, entry)
+        update = mapping.to_update(record.identity, scaled)
         if merged == levels(entry) or update is None:
             return entry
         try:
@@ -441,7 +445,7 @@ class StateSync:
                 self.changes.update(
                     key, wanted._replace(timeout=None, status=wanted.status | entry.status, state=state)
                 )
-            self._corrected(key, record._replace(levels=merged), entry)
+            self._correct(key, record._replace(levels=merged), entry, wanted)
             if merged != record.levels:
                 self.outbox.update(record.identity, entry)
         elif entry[5:9] != wanted[5:9] and is_carried(entry):

@@ -33,6 +33,8 @@ class Sent:
     def __init__(self) -> None:
         self.last = 0
         """The number of the last packet."""
+        self.last_state = 0
+        """The number of the last one that was about a state."""
         self._identities: deque[bytes] = deque(maxlen=REMEMBERED)
         self._times: deque[int] = deque(maxlen=REMEMBERED)
         self._told_again: dict[int, int] = {}
@@ -43,6 +45,8 @@ class Sent:
         self._identities.append(identities)
         self._times.append(now)
         self.last += 1
+        if identities:
+            self.last_state = self.last
         return self.last
 
     def tell_again(self, now: int, first: int, count: int) -> Sequence[int]:

@@ -34,6 +34,7 @@ from carpd.pfsync.effects import (
     DeleteEntries,
     Effect,
     FetchEntries,
+    HearChanges,
     InsertEntries,
     InsertExpectations,
     LoosenEntries,
@@ -125,6 +126,7 @@ class Pfsyncd:
 
     def run(self) -> None:
         """Until the supervisor has gone."""
+        self._events.hear_changes(False)  # until the engine wants to
         self._look_at_addresses()
         self._look_at_link(first=True)
         while not self._orphaned:
@@ -288,6 +290,9 @@ class Pfsyncd:
     def _fetch(self, _now: int, effect: FetchEntries) -> Event:
         return EntriesFetched(effect.purpose, effect.keys, self._table.get_many(effect.keys))
 
+    def _hear_changes(self, _now: int, effect: HearChanges) -> None:
+        self._events.hear_changes(effect.wanted)
+
     def _begin_piece(self, _now: int, effect: ReadTable) -> None:
         if effect.begin:
             self._walk = self._table.dump()
@@ -327,6 +332,7 @@ _PERFORMERS: dict[type, Callable[[Pfsyncd, int, Any], Event | None]] = {
     LoosenEntries: Pfsyncd._loosen,
     InsertExpectations: Pfsyncd._insert_expectations,
     FetchEntries: Pfsyncd._fetch,
+    HearChanges: Pfsyncd._hear_changes,
     ReadTable: Pfsyncd._begin_piece,
     ReadExpectations: Pfsyncd._read_expectations,
     BulkUpdateChanged: Pfsyncd._bulk_update_changed,

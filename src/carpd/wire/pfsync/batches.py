@@ -16,9 +16,9 @@ from carpd.wire.pfsync.tdb import Tdb
 M = TypeVar("M")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch(Generic[M]):
-    """One subheader's messages."""
+    """One subheader's messages. Nobody changes it; a frozen one would take three times as long to make."""
 
     action: ClassVar[str]
     """Its name in the sources of the BSDs."""
@@ -31,7 +31,7 @@ class Batch(Generic[M]):
         return len(self.messages)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StateBatch(Batch[StateRecord]):
     """Whole states, and in whose layout they are."""
 

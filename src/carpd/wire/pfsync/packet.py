@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from carpd.wire.pfsync import v5, v6
 from carpd.wire.pfsync.batches import AnyBatch
 from carpd.wire.pfsync.header import HEADER, NO_CHECKSUM, PacketError
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(NamedTuple):
     """What stands behind an IP header. FreeBSD's ruleset checksum says whether rule numbers mean the same."""
 
     version: int

@@ -6,8 +6,9 @@ Ref: spec pfsync §2, §5.3; OpenBSD sys/net/if_pfsync.h, sys/net/pfvar.h, struc
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any
 
 from carpd.errors import DecodeError
 from carpd.wire.pfsync import attributes, batches, linux_messages, messages, tdb
@@ -42,6 +43,10 @@ _ROUTING = struct.Struct("!16sIII")  # gateway, rule, anchor, nat_rule
 _TABLES = struct.Struct("!iiH")  # rtableid of both keys, max_mss
 
 _FAMILY = exchanging(INET6, 24)
+
+_state: Callable[[tuple[Any, ...]], StateRecord] = partial(tuple.__new__, StateRecord)
+_key: Callable[[tuple[Any, ...]], Key] = partial(tuple.__new__, Key)
+"""_make without its checks."""
 
 _EOF = 12
 _ATTRIBUTES = 128
@@ -98,7 +103,7 @@ def _decode_states(data: bytes) -> list[StateRecord]:
             flags,
             _decode_pf_fields(routing, tables, log_rt, miscellany, priorities),
         )
-        states.append(StateRecord._make(fields))
+        states.append(_state(fields))
     return states
 
 
@@ -158,7 +163,7 @@ def _encode_states(states: Sequence[StateRecord]) -> bytes:
 
 def _decode_key(data: bytes) -> Key:
     if data[_KEY_FAMILY] == INET:
-        return Key._make(_KEY4.unpack(data))
+        return _key(_KEY4.unpack(data))
     address0, address1, port0, port1, rdomain, native_family = _KEY.unpack(data)
     return Key(address0, address1, port0, port1, rdomain, _FAMILY[native_family])
 
