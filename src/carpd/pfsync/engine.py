@@ -490,7 +490,7 @@ class SyncEngine:
             peer.compared_theirs = peer.received.highest if peer.received else 0
             peer.unacknowledged = max(peer.unacknowledged, 1)
             self._anti_entropy.begin_round(peer.creator_id)
-            if not groups or not self.bulk.done:
+            if not groups or not self.bulk.done or not peer.is_complete:
                 continue
             many = max(peer.states, len(self.sync.table)) >= TOO_DIFFERENT * 64
             if many and len(groups) >= TOO_DIFFERENT and now - peer.bulk_asked >= BULK_ASK_NS:
@@ -557,7 +557,7 @@ class SyncEngine:
             self._effects.append(ReadTable(begin=False))
 
     def _ask(self, now: int) -> None:
-        """Ask for states; not for those that we asked for a moment ago: what we could not use, we would be told again."""
+        """Ask for states, but for those that we asked for a moment ago: we would be told again what we can't use."""
         for identity, asked in list(self._asked.items()):
             if now - asked < ASK_AGAIN_NS:
                 break
@@ -572,6 +572,7 @@ class SyncEngine:
         if self._bulk_wanted and now - self._bulk_begun >= BULK_AGAIN_NS and not self._walk.errands:
             self._bulk_wanted, self._bulk_begun = False, now
             self._walk.want(Errand.BULK)
+            self._walk.want(Errand.COMPARE)  # it covers what we carry and have not told of yet, too
             self._numbered.append(BulkStatuses([BulkStatus(self.settings.creator_id, 0, BULK_START)]))
             self._effects.append(ReadExpectations())
         if self._walk.due:
@@ -580,12 +581,11 @@ class SyncEngine:
             self._effects.append(ReadTable(begin=True))
 
     def _window_is_open(self, now: int) -> bool:
-        """Whether the peers can take more of a bulk update."""
-        if Errand.BULK not in self._walk.errands:
-            return True
+        """Whether the peers can take more of what a walk has to tell."""
         acknowledged = self.peers.acknowledged()
         if acknowledged is None:
-            self._paced_until = now + PACE_NS
+            if Errand.BULK in self._walk.errands:
+                self._paced_until = now + PACE_NS
             return True
         if self.sent.last - acknowledged < WINDOW:
             return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from carpd.pfsync.stream import Received, Sent
 from carpd.units import MILLISECOND, SECOND
-from carpd.wire.pfsync.linux_messages import CARRYING, EQUAL, Report
+from carpd.wire.pfsync.linux_messages import CARRYING, COMPLETE, EQUAL, Report
 
 LIMIT = 32
 """Peers at a time. Each start of a peer is another one until the old is forgotten."""
@@ -60,6 +60,11 @@ class Peer:
     @property
     def carrying(self) -> bool:
         return bool(self.flags & CARRYING)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether its bulk update is done: before that its table differs of course."""
+        return bool(self.flags & COMPLETE)
 
     def complete(self) -> bool:
         """Whether nothing of what it has sent is missing."""

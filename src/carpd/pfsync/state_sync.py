@@ -392,7 +392,7 @@ class StateSync:
         """
         merged = merge(levels(entry), record.levels)
         update = mapping.to_update(record.identity, scaled)
-        if merged == levels(entry) or update is None:
+        if merged == levels(entry) or update is None or _is_another(entry, merged):
             return entry
         try:
             ahead = mapping.from_update(key, update, merged)
@@ -421,7 +421,13 @@ class StateSync:
             self._end(key, record.identity, in_kernel=entry is not None)
 
     def _missed(self, key: bytes, record: Record | None, entry: ConntrackEntry | None) -> None:
-        if record is None or entry is not None or record.number == ABSENT:
+        if record is None or record.number == ABSENT:
+            return
+        if entry is not None:
+            if _is_another(entry, record.levels):  # we missed that it began
+                self.table.remove(key)
+                self.outbox.delete(record.identity)
+                self.announce(key, entry)
             return
         self.table.remove(key)
         if self.carrying:
@@ -472,6 +478,11 @@ class StateSync:
                     continue
                 self.table.remove(key)
             self._counters.refused[f"{change.value}: {reason}"] += 1
+
+
+def _is_another(entry: ConntrackEntry, known: int) -> bool:
+    """Whether our kernel carries the next connection of a flow whose last one was closing, at these levels."""
+    return entry.protocol == TCP and is_carried(entry) and is_closing(known) and not is_closing(levels(entry))
 
 
 def _is_outlived(entry: ConntrackEntry, wanted: ConntrackEntry) -> bool:
