@@ -63,6 +63,8 @@ def joined(old: ConntrackEntry, new: ConntrackEntry) -> ConntrackEntry:
         original_flags=new.original_flags,
         reply_flags=new.reply_flags,
         mark=old.mark if new.mark is None else new.mark,
+        original_tag=new.original_tag or old.original_tag,
+        reply_tag=new.reply_tag or old.reply_tag,
         labels=new.labels or old.labels,
         original_adjustment=new.original_adjustment or old.original_adjustment,
         reply_adjustment=new.reply_adjustment or old.reply_adjustment,

@@ -44,6 +44,7 @@ from carpd.pfsync.events import (
     TimersDue,
 )
 from carpd.pfsync.halves import Halves
+from carpd.pfsync.ordinary import OrdinaryWriter
 from carpd.pfsync.outbox import Outbox
 from carpd.pfsync.packer import Packer, Parcel
 from carpd.pfsync.peers import ACKNOWLEDGE_NS, ACKNOWLEDGE_PACKETS, GREET_NS, REPORT_NS, Peer, Peers
@@ -66,6 +67,7 @@ from carpd.wire.pfsync.batches import (
     Digests,
     Inserts,
     Lists,
+    PackedStates,
     Reports,
     Resends,
     Sequences,
@@ -113,6 +115,7 @@ class SyncEngine:
         if settings.dialect is not None:
             self._halves = Halves(settings.dialect, settings.creator_id, self.sync.table, self.sync.withdraw)
         self._version = v6.VERSION if settings.dialect is None else settings.dialect.version
+        self._writer = OrdinaryWriter()
         self.peers = Peers(settings.creator_id)
         self.sent = Sent()
         self.bulk = BulkUpdate(now)
@@ -297,7 +300,8 @@ class SyncEngine:
         if self.settings.extensions and now >= self._digest_at:
             self._digest_at = now + DIGEST_NS
             version, when = self._digested
-            if version != self.sync.table.version or now - when >= DIGEST_AT_REST_NS:
+            differs = any(not peer.equal for peer in self.peers)  # a round repairs only so much
+            if version != self.sync.table.version or differs or now - when >= DIGEST_AT_REST_NS:
                 self._digested = self.sync.table.version, now
                 # First what we have heard: whoever compares must know whether all of its own is in the digest.
                 self._numbered += (self._reports(), self._anti_entropy.digest())
@@ -357,7 +361,7 @@ class SyncEngine:
         if len(payload) >= HEADER.size and payload[0] != self._version:
             return (), "badver"
         try:
-            return Packet.from_bytes(payload).batches, ""
+            return Packet.from_bytes(payload, packed=self._halves is None).batches, ""
         except PacketError as error:
             return error.batches, error.counter
 
@@ -391,7 +395,10 @@ class SyncEngine:
         }
         hold = peer is None or peer.carrying or not self.sync.carrying
         for batch in batches:
-            if isinstance(batch, Inserts | Updates):
+            if isinstance(batch, PackedStates):
+                self.bulk.progresses(now)
+                self.sync.learn_packed(batch.messages, attributes, hold=hold, late=late)
+            elif isinstance(batch, Inserts | Updates):
                 self.bulk.progresses(now)
                 self.sync.learn(batch.messages, attributes, hold=hold, late=late)
             elif reader := self._readers.get(type(batch)):
@@ -632,7 +639,7 @@ class SyncEngine:
         outbox = self.sync.outbox
         if len(outbox) and (self._numbered or not self._more or outbox.is_due(now)):
             self.sync.outbox = Outbox(self.settings.maxupd)
-            numbered += outbox.pack(space)
+            numbered += outbox.pack(space, None if self._halves else self._writer)
             self.counters.told += sum(len(parcel.identities) for parcel in numbered) // IDENTITY_SIZE
         self._more = False
         numbered += _packed(self._numbered, space)

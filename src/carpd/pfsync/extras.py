@@ -42,7 +42,7 @@ from carpd.wire.conntrack import (
 )
 from carpd.wire.pfsync.attributes import AttributeType
 
-_STATUS = SEEN_REPLY | ASSURED | FIXED_TIMEOUT
+STATUS = SEEN_REPLY | ASSURED | FIXED_TIMEOUT
 """Bits of a status that another kernel can be given and does not derive from the rest."""
 _FLAGS = SACK_PERMITTED | CLOSE_INIT
 """Flags of TCP that mean something to another kernel; WINDOW_SCALE too, but that the state says."""
@@ -63,7 +63,7 @@ _NOTHING = ConntrackEntry(b"", b"", 0, 0, 0, b"", b"", 0, 0)[_MARK:]
 def encode(entry: ConntrackEntry, assumed: Progress) -> tuple[tuple[int, bytes], ...]:
     """What must be said of an entry because receivers, who get its state alone, would assume something else."""
     status, _, _, original_scale, reply_scale, original_flags, reply_flags = entry[10:17]
-    status_differs = (status ^ assumed.status) & _STATUS
+    status_differs = (status ^ assumed.status) & STATUS
     flags_differ = (original_flags ^ assumed.original_flags | reply_flags ^ assumed.reply_flags) & _FLAGS
     scales_differ = (original_scale | reply_scale) > _SCALE_MAX
     if status_differs or flags_differ or scales_differ or entry.protocol == SCTP or entry[_MARK:] != _NOTHING:
@@ -89,7 +89,7 @@ def _each_attribute(entry: ConntrackEntry, with_status: bool, with_flags: bool) 
     if entry.protocol == SCTP:
         yield AttributeType.CONNTRACK_STATE, _SCTP.pack(entry.state, entry.original_tag, entry.reply_tag)
     if with_status:
-        yield AttributeType.STATUS, _NUMBER.pack(entry.status & _STATUS)
+        yield AttributeType.STATUS, _NUMBER.pack(entry.status & STATUS)
     if with_flags:
         flags = (side & (_FLAGS | WINDOW_SCALE) for side in (entry.original_flags, entry.reply_flags))
         yield AttributeType.TCP_FLAGS, _TCP.pack(entry.original_scale, entry.reply_scale, *flags)
@@ -145,7 +145,7 @@ def _decode_adjustment(value: bytes) -> tuple[SequenceAdjustment]:
 
 def _decode_status(value: bytes) -> tuple[int]:
     (status,) = _unpack(_NUMBER, value)
-    return (status & _STATUS | CONFIRMED,)
+    return (status & STATUS | CONFIRMED,)
 
 
 def _decode_tcp_flags(value: bytes) -> tuple[int, ...]:

@@ -6,8 +6,10 @@ Ref: spec pfsync §7.2; OpenBSD sys/net/if_pfsync.c, pfsync_q_ins().
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from carpd.pfsync import mapping
+from carpd.pfsync.ordinary import OrdinaryWriter
 from carpd.pfsync.packer import STATE_SIZE, Packer, Parcel
 from carpd.units import SECOND
 from carpd.wire.conntrack import ConntrackEntry
@@ -18,6 +20,7 @@ from carpd.wire.pfsync.batches import (
     CompressedUpdates,
     InsertAcknowledgements,
     Inserts,
+    PackedStates,
     Resends,
     Updates,
 )
@@ -119,8 +122,11 @@ class Outbox:
             self._since = now
         return self._urgent or len(self) >= ENOUGH or now - self._since >= MERGE_NS
 
-    def pack(self, space: int) -> Iterator[Parcel]:
-        """All that waits, in packets of at most `space` bytes behind the header. The outbox is done with then."""
+    def pack(self, space: int, writer: OrdinaryWriter | None = None) -> Iterator[Parcel]:
+        """All that waits, in packets of at most `space` bytes behind the header. The outbox is done with then.
+
+        With a writer ordinary states are PackedStates.
+        """
         packer = Packer(space)
         yield from packer.add(InsertAcknowledgements, self._acknowledgements, IDENTITY_SIZE)
         updates: list[CompressedUpdate] = []
@@ -132,16 +138,24 @@ class Outbox:
         yield from packer.add(CompressedUpdates, updates, _UPDATE_SIZE, [update.identity for update in updates])
         deletes = list(self._deletes)
         yield from packer.add(CompressedDeletes, deletes, IDENTITY_SIZE, deletes)
-        yield from self._pack_states(packer, Inserts, self._inserts)
-        yield from self._pack_states(packer, Updates, self._fulls)
+        yield from self._pack_states(packer, Inserts, self._inserts, writer)
+        yield from self._pack_states(packer, Updates, self._fulls, writer)
         yield from packer.add(Resends, self._told_again, _RESEND_SIZE)
         yield from packer.rest()
 
     def _pack_states(
-        self, packer: Packer, batch: type[Inserts | Updates], queue: dict[bytes, ConntrackEntry]
+        self,
+        packer: Packer,
+        batch: type[Inserts | Updates],
+        queue: dict[bytes, ConntrackEntry],
+        writer: OrdinaryWriter | None,
     ) -> Iterator[Parcel]:
         alone: list[StateRecord] = []
+        packed: dict[bytes, bytes] = {}
         for identity, entry in queue.items():
+            if writer and identity not in self._extras and (data := writer.write(identity, entry)):
+                packed[identity] = data
+                continue
             whole = mapping.to_whole(identity, entry)
             if whole is None:
                 continue
@@ -153,6 +167,7 @@ class Outbox:
             else:
                 yield from packer.add_extended(batch, state, more)
         yield from packer.add(batch, alone, STATE_SIZE, [state.identity for state in alone])
+        yield from packer.add(partial(PackedStates, of=batch), [*packed.values()], STATE_SIZE, [*packed])
 
 
 def _newer(old: ConntrackEntry | None, new: ConntrackEntry) -> ConntrackEntry:

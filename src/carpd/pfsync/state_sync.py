@@ -23,12 +23,14 @@ from carpd.pfsync.counters import PfsyncCounters
 from carpd.pfsync.events import Change, Purpose, Refused
 from carpd.pfsync.levels import is_closing, is_stale, levels, merge
 from carpd.pfsync.mapping import Unmappable
+from carpd.pfsync.ordinary import OrdinaryReader
 from carpd.pfsync.outbox import Outbox
 from carpd.pfsync.selection import Selection
 from carpd.pfsync.table import Record, StateTable, pack_record, unpack_record
 from carpd.pfsync.timeouts import HOLD, is_carried
 from carpd.wire import ctnetlink
 from carpd.wire.conntrack import SCTP, TCP, ConntrackEntry, Expectation, TcpState, flow_key, tuple_key
+from carpd.wire.pfsync import v6
 from carpd.wire.pfsync.attributes import LinuxAttributes
 from carpd.wire.pfsync.messages import CompressedUpdate
 from carpd.wire.pfsync.numbers import ACK, NOSYNC, Dialect
@@ -83,6 +85,7 @@ class StateSync:
         self._next_id = settings.first_id
         self._max_states = settings.max_states
         self._counters = counters
+        self._reader = OrdinaryReader()
         self._wanted: dict[bytes, ConntrackEntry] = {}
         """Entries where the kernel has others: compared in a moment."""
         self._doubted: dict[bytes, bytes] = {}
@@ -225,6 +228,26 @@ class StateSync:
                 self.outbox.acknowledge(identity)
             if identity in attributes:
                 self.changes.expect(expectations.decode(attributes[identity]))
+
+    def learn_packed(
+        self, records: Iterable[bytes], attributes: Mapping[bytes, LinuxAttributes], *, hold: bool, late: bool
+    ) -> None:
+        """Likewise, of the 264 bytes of each: new states that are ordinary take the short way."""
+        timeout = HOLD if hold else None
+        for data in records:
+            found = None if late else self._reader.read(data, timeout)
+            if found is not None:
+                identity, entry = found
+                key = flow_key(entry)
+                if (
+                    identity not in attributes
+                    and self.table.key_of(identity) is None
+                    and key not in self.table.records
+                    and len(self.table) < self._max_states
+                ):
+                    self._insert(key, identity, entry)
+                    continue
+            self.learn([v6.decode_state(data)], attributes, hold=hold, late=late)
 
     def _insert(self, key: bytes, identity: bytes, entry: ConntrackEntry) -> None:
         known = self.table.records.get(key)
@@ -383,16 +406,14 @@ class StateSync:
         else:
             self._missed(key, record, None)
 
-    def _correct(
-        self, key: bytes, record: Record, entry: ConntrackEntry, scaled: ConntrackEntry
-    ) -> ConntrackEntry:
+    def _correct(self, key: bytes, record: Record, entry: ConntrackEntry, scaled: ConntrackEntry) -> ConntrackEntry:
         """Take the kernel's entry as far as its record; what it is then. Window scales are those of `scaled`.
 
         It may be behind even what it has told itself: if we updated it, as a peer said, before we knew of that.
         """
         merged = merge(levels(entry), record.levels)
         update = mapping.to_update(record.identity, scaled)
-        if merged == levels(entry) or update is None or _is_another(entry, merged):
+        if merged == levels(entry) or update is None:
             return entry
         try:
             ahead = mapping.from_update(key, update, merged)

@@ -18,8 +18,8 @@ class Packet(NamedTuple):
     ruleset_checksum: bytes = NO_CHECKSUM
 
     @classmethod
-    def from_bytes(cls, payload: bytes) -> Packet:
-        """What follows the length in the header is cut off.
+    def from_bytes(cls, payload: bytes, *, packed: bool = False) -> Packet:
+        """What follows the length in the header is cut off. With `packed`, states of version 6 are left as bytes.
 
         Raise PacketError if the packet is wrong, with the batches that come before that. What the messages say is the
         receiver's to check, message by message (spec pfsync §7.5).
@@ -31,8 +31,8 @@ class Packet(NamedTuple):
             raise PacketError("badver", f"need version 5 or 6, got {version}")
         if not HEADER.size <= length <= len(payload):
             raise PacketError("badlen", f"the header says {length} bytes, got {len(payload)}")
-        read = v6.read if version == v6.VERSION else v5.read
-        return cls(version, read(payload[:length]), checksum)
+        data = payload[:length]
+        return cls(version, v6.read(data, packed=packed) if version == v6.VERSION else v5.read(data), checksum)
 
     def to_bytes(self) -> bytes:
         """Batches without messages are left out. Raise ValueError if this version can't say one of them.

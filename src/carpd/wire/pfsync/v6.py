@@ -13,7 +13,7 @@ from typing import Any
 from carpd.errors import DecodeError
 from carpd.wire.pfsync import attributes, batches, linux_messages, messages, tdb
 from carpd.wire.pfsync.attributes import LinuxAttributes
-from carpd.wire.pfsync.batches import AnyBatch, Attributes, Skipped
+from carpd.wire.pfsync.batches import AnyBatch, Attributes, PackedStates, Skipped
 from carpd.wire.pfsync.header import HEADER, SUBHEADER, PacketError
 from carpd.wire.pfsync.kinds import Kind, Kinds
 from carpd.wire.pfsync.layout import Layout
@@ -196,6 +196,16 @@ def _encode_pf_fields(pf: PfFields) -> tuple[bytes, bytes, bytes, bytes, bytes]:
     )
 
 
+def decode_state(data: bytes) -> StateRecord:
+    """One state of 264 bytes."""
+    return _decode_states(data)[0]
+
+
+def encode_state(state: StateRecord) -> bytes:
+    """Likewise."""
+    return _encode_states([state])
+
+
 _STATES = Layout(_STATE.size, _decode_states, _encode_states)
 
 KINDS = Kinds(
@@ -221,8 +231,8 @@ KINDS = Kinds(
 128, is skipped."""
 
 
-def read(data: bytes) -> list[AnyBatch]:
-    """The batches behind the header, to the end of data.
+def read(data: bytes, *, packed: bool = False) -> list[AnyBatch]:
+    """The batches behind the header, to the end of data; with `packed` whole states are left as their bytes.
 
     A message may be longer than we know. Raise PacketError if a batch is longer than what is left, or is to be skipped
     and has no size. Less than a subheader at the end is ignored, and so is the EOF of others.
@@ -239,7 +249,8 @@ def read(data: bytes) -> list[AnyBatch]:
             raise PacketError("badlen", reason, found)
         kind = KINDS.numbered(number)
         if kind is not None and size >= kind.layout.size:
-            found.append(kind.read(_shortened(data[start:offset], size, kind.layout.size)))
+            body = _shortened(data[start:offset], size, kind.layout.size)
+            found.append(_packed(kind, body) if packed and kind.batch in _PACKED else kind.read(body))
         elif number == _ATTRIBUTES and size >= messages.IDENTITY_SIZE:
             _read_attributes(data[start:offset], size, found)
         elif number != _EOF:
@@ -253,11 +264,22 @@ def write(batch: AnyBatch) -> bytes:
     """Subheader and messages of a batch, which must not be empty. Raise ValueError if version 6 can't say it."""
     if isinstance(batch, Attributes):
         number, body = _ATTRIBUTES, attributes.encode(batch.messages)
+    elif isinstance(batch, PackedStates):
+        number, _ = KINDS.encode(batch.of([]))
+        body = b"".join(batch.messages)
     else:
         number, body = KINDS.encode(batch)
     words, remainder = divmod(len(body), 4 * batch.count)
     assert remainder == 0, "all messages of a batch have one size"
     return SUBHEADER.pack(number, words, batch.count) + body
+
+
+_PACKED = (batches.Inserts, batches.Updates)
+
+
+def _packed(kind: Kind, data: bytes) -> PackedStates:
+    size = kind.layout.size
+    return PackedStates([data[start : start + size] for start in range(0, len(data), size)], kind.batch)
 
 
 def _shortened(data: bytes, size: int, known: int) -> bytes:
