@@ -1,6 +1,7 @@
 """Many random scenarios of the simulator: python -m benchmarks.simulate --seeds 10000 [--start S] [--jobs N]
 
-Ends at the first broken promise, with its seed and transcript, and exit status 1.
+With --sync those of state synchronisation. Ends at the first broken promise, with its seed and transcript, and exit
+status 1.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing import Pool
 from typing import NamedTuple
 
 from carpd.simulation import scenario
 from carpd.simulation.invariants import ViolationError
+from carpd.simulation.sync import scenario as sync_scenario
 from carpd.units import SECOND
 
 
@@ -29,20 +31,28 @@ class Outcome(NamedTuple):
 
 
 def run_one(seed: int) -> Outcome:
+    return _outcome(seed, scenario.run)
+
+
+def run_one_of_sync(seed: int) -> Outcome:
+    return _outcome(seed, sync_scenario.run)
+
+
+def _outcome(seed: int, run: Callable[[int], scenario.Cluster | sync_scenario.Cluster]) -> Outcome:
     try:
-        cluster = scenario.run(seed)
+        cluster = run(seed)
     except ViolationError as error:
         return Outcome(seed, 0, 0, str(error))
     transitions = sum(" -> " in line for line in cluster.transcript)
     return Outcome(seed, cluster.world.now, transitions, "")
 
 
-def run_many(seeds: Iterable[int], jobs: int) -> int:
+def run_many(seeds: Iterable[int], jobs: int, run: Callable[[int], Outcome] = run_one) -> int:
     """The number of seeds until the first failure, which is printed, or 0 if there is none."""
     begin = time.monotonic()
     done = virtual_ns = transitions = 0
     with Pool(jobs) as pool:
-        for outcome in pool.imap(run_one, seeds, chunksize=16):
+        for outcome in pool.imap(run, seeds, chunksize=16):
             done += 1
             virtual_ns += outcome.virtual_ns
             transitions += outcome.transitions
@@ -61,10 +71,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1_000, help="how many (0: until one fails)")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--sync", action="store_true", help="of state synchronisation, not of the election")
     options = parser.parse_args(argv)
     end = options.start + options.seeds
     seeds = range(options.start, end) if options.seeds else itertools.count(options.start)
-    return 1 if run_many(seeds, options.jobs) else 0
+    return 1 if run_many(seeds, options.jobs, run_one_of_sync if options.sync else run_one) else 0
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ class Bench:
 
     def __init__(self, quality: Quality) -> None:
         self.world = World()
-        self.network = Network(self.world, random.Random(1), quality)
+        self.network: Network[Transmission] = Network(self.world, random.Random(1), quality)
         self.arrived: dict[int, list[tuple[int, int]]] = {number: [] for number in range(3)}
         for number, log in self.arrived.items():
             self.network.plug(number, "eth0", lambda sent, log=log: log.append((sent.sent_ns, self.world.now)))  # type: ignore[misc]

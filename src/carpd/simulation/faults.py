@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from errno import ENETDOWN, ENOBUFS
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from carpd.events import CarpState, ForceState
-from carpd.simulation.network import Network
+from carpd.simulation.network import Network, Transmission
 from carpd.simulation.node import Node
 from carpd.simulation.world import Action
 
@@ -28,7 +28,7 @@ class Target(NamedTuple):
 
     rng: random.Random
     nodes: Sequence[Node]
-    network: Network
+    network: Network[Transmission]
 
     @property
     def node(self) -> Node:
@@ -98,7 +98,7 @@ def deaf(target: Target, node: Node, interface: str) -> Fault:
     return Fault(text, lambda: cuts.append(paths), lambda: cuts.remove(paths), lasting=False)
 
 
-def lossy(network: Network, probability: float) -> Fault:
+def lossy(network: Network[Any], probability: float) -> Fault:
     return Fault(
         f"the network loses {probability:.0%}",
         lambda: network.losses.append(probability),

@@ -31,7 +31,7 @@ from carpd.carp.virtual_host import SUCCESSOR_LIMIT_NS
 from carpd.config.model import VirtualHostConfig
 from carpd.effects import Reason, StateChanged
 from carpd.events import CarpState, Family
-from carpd.simulation.network import Network, Path
+from carpd.simulation.network import Network, Path, Transmission
 from carpd.simulation.node import Node
 from carpd.simulation.world import World
 from carpd.units import MICROSECOND, SKEW, interval_ns
@@ -47,7 +47,7 @@ class Invariants:
     def __init__(
         self,
         world: World,
-        network: Network,
+        network: Network[Transmission],
         nodes: Sequence[Node],
         lateness_ns: int,
         drift_ppm: int,

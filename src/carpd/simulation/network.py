@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from carpd.events import Family
 from carpd.simulation.world import World
@@ -18,6 +18,16 @@ class Path(NamedTuple):
     interface: str
     sender: int
     receiver: int
+
+
+class Sent(Protocol):
+    """Whatever is on its way."""
+
+    @property
+    def sender(self) -> int: ...
+
+
+T = TypeVar("T", bound=Sent)
 
 
 class Transmission(NamedTuple):
@@ -49,7 +59,7 @@ class Quality:
         return self.delay_ns + self.jitter_ns
 
 
-class Network:
+class Network(Generic[T]):
     """Every station on a segment hears every other one, but for what is cut or lost."""
 
     def __init__(self, world: World, rng: random.Random, quality: Quality) -> None:
@@ -60,10 +70,10 @@ class Network:
         """What is cut at the moment; a path may be in several."""
         self._world = world
         self._rng = rng
-        self._stations: dict[str, dict[int, Callable[[Transmission], None]]] = {}
+        self._stations: dict[str, dict[int, Callable[[T], None]]] = {}
         self._last_arrival: dict[Path, int] = {}
 
-    def plug(self, node: int, interface: str, receive: Callable[[Transmission], None]) -> None:
+    def plug(self, node: int, interface: str, receive: Callable[[T], None]) -> None:
         self._stations.setdefault(interface, {})[node] = receive
 
     def hears(self, path: Path) -> bool:
@@ -78,7 +88,7 @@ class Network:
         receivers = tuple(receivers)
         return frozenset(Path(i, s, r) for i in interfaces for s in senders for r in receivers if s != r)
 
-    def send(self, interface: str, transmission: Transmission) -> None:
+    def send(self, interface: str, transmission: T) -> None:
         for node, receive in self._stations[interface].items():
             path = Path(interface, transmission.sender, node)
             if node == transmission.sender or self.is_cut(path):
@@ -88,7 +98,7 @@ class Network:
                 if not any(self._rng.random() < loss for loss in self.losses):
                     self._deliver(path, transmission, receive)
 
-    def _deliver(self, path: Path, transmission: Transmission, receive: Callable[[Transmission], None]) -> None:
+    def _deliver(self, path: Path, transmission: T, receive: Callable[[T], None]) -> None:
         arrival = self._world.now + self.quality.delay_ns + self._rng.randint(0, self.quality.jitter_ns)
         if not self.quality.reordering:
             arrival = self._last_arrival[path] = max(arrival, self._last_arrival.get(path, 0))

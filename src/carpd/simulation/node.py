@@ -92,7 +92,7 @@ class Node:
         number: int,
         configs: tuple[VirtualHostConfig, ...],
         world: World,
-        network: Network,
+        network: Network[Transmission],
         rng: random.Random,
         observer: Observer,
         *,

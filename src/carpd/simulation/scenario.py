@@ -13,7 +13,7 @@ from carpd.effects import DemotionChanged, StateChanged
 from carpd.events import CarpState
 from carpd.simulation.faults import Fault, Target, random_fault
 from carpd.simulation.invariants import Invariants, seconds
-from carpd.simulation.network import Network, Quality
+from carpd.simulation.network import Network, Quality, Transmission
 from carpd.simulation.node import Node
 from carpd.simulation.world import Action, World
 from carpd.units import MICROSECOND, MILLISECOND
@@ -44,7 +44,7 @@ class Cluster:
         self.transcript: list[str] = []
         self.world = World()
         self.rng = random.Random(seed)
-        self.network = Network(self.world, self.rng, settings.quality)
+        self.network: Network[Transmission] = Network(self.world, self.rng, settings.quality)
         self.nodes = [
             Node(
                 number,
