@@ -89,7 +89,7 @@ def test_one_difference_among_many_costs_little() -> None:
 
 def test_a_round_looks_at_so_many_buckets() -> None:
     """The rest waits for the next one."""
-    theirs = dict.fromkeys(range(0, BUCKETS, BUCKETS_A_GROUP // 4), 0x44)
+    theirs = dict.fromkeys(range(0, BUCKETS, 2), 0x44)
     conversation = Conversation(StateTable(), table_of(theirs))
     assert len(conversation.round()) == BUCKETS_A_ROUND < len(theirs)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carpd.pfsync import engine
+from carpd.pfsync import exchange
 from carpd.pfsync.peers import LIMIT as PEERS_LIMIT
 from carpd.units import MILLISECOND, SECOND
 from carpd.wire.conntrack import ICMP, SCTP, TCP, UDP, flow_key
@@ -263,7 +263,7 @@ def test_no_more_states_than_there_may_be(dialect: Dialect | None) -> None:
 def test_a_flood_of_update_requests(dialect: Dialect | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many are answered in a second; each with two halves to a BSD."""
     limit, requests = 450, 1000
-    monkeypatch.setattr(engine, "ANSWERS_A_SECOND", limit)
+    monkeypatch.setattr(exchange, "ANSWERS_A_SECOND", limit)
     node = Node(dialect, carrying=True)
     asked = [node.identity(node.opens(flow(source_port=number + 1))) for number in range(100)]
     node.sleep(SECOND)

@@ -32,7 +32,7 @@ def raises(patch: pytest.MonkeyPatch) -> None:
 
 
 def never_rests(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SyncEngine, "deadline", property(lambda engine: engine._answers_from))
+    patch.setattr(SyncEngine, "deadline", property(lambda engine: engine._exchange._answers_from))
 
 
 def takes_states_back(patch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def never_holds(patch: pytest.MonkeyPatch) -> None:
 
 
 def babbles(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("carpd.pfsync.engine.REPORT_NS", 10_000_000)
+    patch.setattr("carpd.pfsync.exchange.REPORT_NS", 10_000_000)
 
 
 BROKEN: dict[Callable[[pytest.MonkeyPatch], None], str] = {

@@ -19,10 +19,13 @@ class LabTimeoutError(LabError):
     """Something that had to happen did not happen in time."""
 
 
-def wait_until(condition: Callable[[], bool], timeout_ns: int, what: str) -> None:
-    """Return as soon as the condition holds. Raise LabTimeoutError, which says `what` was waited for."""
+def wait_until(condition: Callable[[], bool], timeout_ns: int, what: str, *, poll_s: float = _POLL_S) -> None:
+    """Return as soon as the condition holds. Raise LabTimeoutError, which says `what` was waited for.
+
+    `poll_s` is how long nobody looks, for conditions that cost much to look at.
+    """
     deadline = time.monotonic_ns() + timeout_ns
     while not condition():
         if time.monotonic_ns() >= deadline:
             raise LabTimeoutError(f"waited {timeout_ns / SECOND:g} s in vain: {what}")
-        time.sleep(_POLL_S)
+        time.sleep(poll_s)

@@ -21,7 +21,7 @@ from carpd.wire.pfsync.linux_messages import (
 )
 from carpd.wire.pfsync.messages import IDENTITY_SIZE
 
-BUCKETS_A_ROUND = 128
+BUCKETS_A_ROUND = 1024
 """Buckets of a peer that are looked at for one of its digests."""
 LISTED_A_ROUND = 40_000
 """States that we list for the peers between two of our digests: some 700 packets."""

@@ -56,6 +56,10 @@ class BulkUpdate:
         self.phase, self.deadline, self._tries = BulkPhase.SENT, now + REQUEST_NS, 1
         return True
 
+    def has_begun(self, peer: bytes) -> bool:
+        """Whether a peer need not be asked: it has begun or even ended, or we don't want it any more."""
+        return self.done or peer in self._sending or peer in self._ended
+
     def begins(self, now: int, peer: bytes, number: int) -> None:
         """A peer begins to send all states, in its packet of this number."""
         if self.phase is not BulkPhase.DONE:

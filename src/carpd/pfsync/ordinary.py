@@ -1,8 +1,8 @@
 """Ordinary states in one step from an entry to the bytes of version 6, and back: nearly all states are ordinary.
 
 `mapping` and `wire.pfsync.v6` do the same by way of a StateRecord, in more than twice the time. They are what is right,
-and do all that is not ordinary. How far a connection is, its protocol and the like are the same bytes in many states: what those
-mean is asked of them once, and remembered.
+and do all that is not ordinary. How far a connection is, its protocol and the like are the same bytes in many states:
+what those mean is asked of them once, and remembered.
 
 Ref: spec pfsync §5.3, §12.
 """
@@ -59,7 +59,7 @@ class OrdinaryReader:
         self._meanings: dict[tuple[bytes, ...], _Meaning | None] = {}
 
     def read(self, data: bytes, timeout: int | None) -> tuple[bytes, ConntrackEntry] | None:
-        """The identity and what `mapping.from_state` makes of the state without attributes; None if it is not ordinary."""
+        """The identity of a state, and what `mapping.from_state` makes of it; None if it is not ordinary."""
         size = _ADDRESS_SIZES.get(data[_FAMILY])
         if size is None:
             return None
@@ -114,7 +114,7 @@ class OrdinaryWriter:
         self._forms: dict[tuple[Any, ...], _Form | None] = {}
 
     def write(self, identity: bytes, entry: ConntrackEntry) -> bytes | None:
-        """The bytes of what `mapping.to_state` makes of an entry that needs no attributes; None if it is not ordinary."""
+        """The bytes of what `mapping.to_state` makes of an entry; None if it is not ordinary."""
         (
             source, destination, protocol, source_port, destination_port,
             reply_source, reply_destination, reply_source_port, reply_destination_port,

@@ -79,6 +79,10 @@ class StateSync:
         """Identities that the peers are to be asked for."""
         self.selection = settings.selection
         self.carrying = True
+        self.announcing = False
+        """Whether the peers are told of flows that begin here."""
+        self.complete = False
+        """Whether a peer has told us all states: what we hold beyond them has ended."""
         self.settled = False
         """Whether what a peer knows of flows older than us has come: those that it does not know can be announced."""
         self._creator_id = settings.creator_id
@@ -112,9 +116,9 @@ class StateSync:
                 else:
                     self._changed(key, unpack_record(data), entry)
             elif change is new:
-                if self.carrying and takes_part(entry):
+                if self.announcing and takes_part(entry):
                     self.announce(key, entry)
-            elif change is not destroyed and self.carrying and self.settled and takes_part(entry):
+            elif change is not destroyed and self.announcing and takes_part(entry):
                 self.to_fetch[Purpose.ANNOUNCE][key] = None  # an event does not tell all of it
 
     def announce(self, key: bytes, entry: ConntrackEntry) -> None:
@@ -133,8 +137,11 @@ class StateSync:
         data = self.table.records.get(key)
         if data is not None:
             self._changed(key, unpack_record(data), entry)
-        elif self.carrying and self.selection.takes_part(entry):
-            self.announce(key, entry)
+        elif self.selection.takes_part(entry):
+            if self.announcing or self.carrying:
+                self.announce(key, entry)
+            elif self.complete and not is_carried(entry):
+                self.changes.delete(key)  # it ended while we were away
 
     def _changed(self, key: bytes, record: Record, entry: ConntrackEntry) -> None:
         merged = merge(record.levels, levels(entry))
@@ -268,7 +275,7 @@ class StateSync:
         same_creator = record.identity[8:] == identity[8:]
         if same_creator and identity < record.identity:
             return False  # one that ended before
-        if not same_creator and record.number:
+        if not same_creator and record.number and self.carrying:
             if identity > record.identity:
                 return False
             self.outbox.forget(record.identity)

@@ -66,7 +66,7 @@ from carpd.pfsync.events import (
 from carpd.pfsync.halves import dialect_of
 from carpd.pfsync.selection import Selection
 from carpd.pfsync.state_sync import Settings
-from carpd.pfsync.timeouts import LinuxTimeouts
+from carpd.pfsync.timeouts import HOLD_THRESHOLD, LinuxTimeouts
 from carpd.runtime import pfsync_status
 from carpd.runtime.channel import Channel, ChannelClosedError
 from carpd.runtime.messages import LogLine, PfsyncStatus, PfsyncStatusWanted, StartPfsync, SyncLinkChanged
@@ -82,6 +82,10 @@ BUSY_EVENTS, BUSY_NS = 75, 50 * MILLISECOND
 """More changes in that time, 1500 a second, are much: from then on they are let come together."""
 REST_S = 0.002
 """The pause between two looks at what has happened, while there is much: see `Pfsyncd._wait`."""
+TABLE_FULL = "the connection tracking table is full"
+"""What the kernel means by saying that it has no memory for an entry. Ref: Linux, __nf_conntrack_alloc()."""
+FULL_AGAIN_NS = 60 * SECOND
+"""How long after it was said, the log says again that the table is full."""
 _COLLECT_AFTER = 100_000
 """Objects made until the collector looks: nearly all that is made here are tuples that are never part of a cycle."""
 
@@ -100,12 +104,15 @@ class Pfsyncd:
         self._links = LinkMonitor()
         self._link = SyncLink(config, self._log)
         now = time.monotonic_ns()
-        self._engine = SyncEngine(
-            now, _settings(config), LinuxTimeouts(conntrack_settings.read_timeouts()), carrying=start.carrying
-        )
+        timeouts = conntrack_settings.read_timeouts()
+        for name in sorted(name for name, seconds in timeouts.items() if seconds >= HOLD_THRESHOLD):
+            text = f"net.netfilter.{name} is {timeouts[name]} s: such connections seem to be held for a peer"
+            self._log(logging.ERROR, f"pfsync: {text}: set it below {HOLD_THRESHOLD}")
+        self._engine = SyncEngine(now, _settings(config), LinuxTimeouts(timeouts), carrying=start.carrying)
         self._own_addresses = frozenset[bytes]()
         self._walk: Iterator[list[ConntrackEntry]] | None = None
         self._piece_wanted = False
+        self._full_again = 0
         self._more_events = False
         """Whether the kernel may have more to tell: the engine was told so, and must be told when that is over."""
         self._heard, self._counted_from = 0, now
@@ -124,9 +131,11 @@ class Pfsyncd:
         for fd in self._hear:
             self._poll.register(fd, select.EPOLLIN)
 
-    def run(self) -> None:
-        """Until the supervisor has gone."""
+    def run(self, messages: Sequence[object]) -> None:
+        """Until the supervisor has gone. It has said these already."""
         self._events.hear_changes(False)  # until the engine wants to
+        for message in messages:
+            self._obey(message)
         self._look_at_addresses()
         self._look_at_link(first=True)
         while not self._orphaned:
@@ -154,7 +163,10 @@ class Pfsyncd:
             time.sleep(REST_S)
         deadline = self._engine.deadline
         timeout = -1.0 if deadline is None else max(0, deadline - now) / SECOND
-        return [fd for fd, _ in self._poll.poll(0 if self._piece_wanted else timeout)]
+        fds = [fd for fd, _ in self._poll.poll(0 if self._piece_wanted or self._more_events else timeout)]
+        if self._more_events and self._events.fileno() not in fds:  # the engine waits to be told that there is no more
+            fds.append(self._events.fileno())
+        return fds
 
     # What happens
 
@@ -229,16 +241,19 @@ class Pfsyncd:
             self._orphaned = True
             return
         for message in messages:
-            if isinstance(message, PfsyncStatusWanted):
-                now = time.monotonic_ns()
-                document = pfsync_status.document(now, self._engine, self._link)
-                self._tell(PfsyncStatus(message.token, json.dumps(document)))
-            elif isinstance(message, RoleChanged):
-                self._feed(time.monotonic_ns(), message)
+            self._obey(message)
         events = select.EPOLLIN | (select.EPOLLOUT if self._channel.wants_to_write else 0)
         if events != self._channel_events:
             self._channel_events = events
             self._poll.modify(self._channel.fileno(), events)
+
+    def _obey(self, message: object) -> None:
+        now = time.monotonic_ns()
+        if isinstance(message, PfsyncStatusWanted):
+            document = pfsync_status.document(now, self._engine, self._link)
+            self._tell(PfsyncStatus(message.token, json.dumps(document)))
+        elif isinstance(message, RoleChanged):
+            self._feed(now, message)
 
     # The engine and its effects
 
@@ -262,8 +277,13 @@ class Pfsyncd:
     def _send(self, _now: int, effect: SendPackets) -> None:
         self._link.send(effect.packets)
 
-    def _insert(self, _now: int, effect: InsertEntries) -> Event | None:
-        return _refused(Change.INSERT, effect.entries, self._table.insert(effect.entries))
+    def _insert(self, now: int, effect: InsertEntries) -> Event | None:
+        refusals = self._table.insert(effect.entries)
+        if now >= self._full_again and any(refusal.errno == errno.ENOMEM for refusal in refusals):
+            self._full_again = now + FULL_AGAIN_NS
+            limit = conntrack_settings.table_limit()
+            self._log(logging.ERROR, f"pfsync: {TABLE_FULL}: nf_conntrack_max is {limit}, the peers have more states")
+        return _refused(Change.INSERT, effect.entries, refusals)
 
     def _update(self, _now: int, effect: UpdateEntries) -> Event | None:
         return _refused(Change.UPDATE, effect.entries, self._table.update(effect.entries))
@@ -350,6 +370,8 @@ def _refused(change: Change, entries: Sequence[ConntrackEntry], refusals: Sequen
 
 
 def _reason(refusal: Refusal) -> str:
+    if refusal.errno == errno.ENOMEM:
+        return TABLE_FULL
     return refusal.reason or os.strerror(refusal.errno)
 
 
@@ -377,17 +399,16 @@ def _settings(config: PfsyncConfig) -> Settings:
     )
 
 
-def _first_message(channel: Channel) -> StartPfsync | None:
-    """What we are to do; None if the supervisor has gone."""
-    while True:
+def _first_messages(channel: Channel) -> list[object]:
+    """What we are to do, and what was said since; none if the supervisor has gone."""
+    messages: list[object] = []
+    while not messages:
         select.select([channel], [], [])
         try:
             messages = channel.receive()
         except ChannelClosedError:
-            return None
-        for message in messages:
-            assert isinstance(message, StartPfsync)
-            return message
+            break
+    return messages
 
 
 def main() -> int:
@@ -395,9 +416,11 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # sent to the whole group: the supervisor decides
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
-    start = _first_message(channel)
-    if start is None:
+    messages = _first_messages(channel)
+    if not messages:
         return 0
+    start, *later = messages
+    assert isinstance(start, StartPfsync)
     try:
         pfsyncd = Pfsyncd(channel, start)
     except (CarpdError, OSError) as error:
@@ -406,7 +429,7 @@ def main() -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
-    pfsyncd.run()
+    pfsyncd.run(later)
     return 0
 
 

@@ -61,7 +61,7 @@ class Deletes(StateBatch):
 
 @dataclass(slots=True)
 class PackedStates(Batch[bytes]):
-    """Whole states of version 6, each as its 264 bytes: it is left to others to read them, or they have written them."""
+    """Whole states of version 6, each as its 264 bytes: others read them, or have written them."""
 
     of: type[Inserts | Updates]
     """What they are."""
