@@ -133,10 +133,15 @@ class StateSync:
         self.outbox.insert(identity, entry)
 
     def read(self, key: bytes, entry: ConntrackEntry) -> None:
-        """An entry that was found in the kernel's table. It may be older than what is known, never newer."""
+        """An entry that was found in the kernel's table: as it is now, whatever events there are still to be heard."""
         data = self.table.records.get(key)
-        if data is not None:
-            self._changed(key, unpack_record(data), entry)
+        record = unpack_record(data) if data is not None else None
+        if record is not None and self.carrying and record.number not in (0, ABSENT, entry.id):
+            self.table.remove(key)  # the flow has ended and begun again, and we have not heard of it
+            self.outbox.delete(record.identity)
+            self.announce(key, entry)
+        elif record is not None:
+            self._changed(key, record, entry)
         elif self.selection.takes_part(entry):
             if self.announcing or self.carrying:
                 self.announce(key, entry)
