@@ -412,15 +412,17 @@ class Exchange:
         if self._sync.to_ask:
             self._ask(now)
         self._report(now)
+        outbox = self._sync.outbox
+        if not (len(outbox) or self._numbered or self._unnumbered):
+            return []
         space = self.settings.max_packet - _OVERHEAD
         numbered: list[Parcel] = []
-        outbox = self._sync.outbox
         if len(outbox) and (self._numbered or not more or outbox.is_due(now)):
             self._sync.outbox = Outbox(self.settings.maxupd)
             numbered += outbox.pack(space, None if self._halves else self._writer)
             self._counters.told += sum(len(parcel.identities) for parcel in numbered) // IDENTITY_SIZE
-        numbered += _packed(self._numbered, space)
-        unnumbered = list(_packed(self._unnumbered, space))
+        numbered += _packed(self._numbered, space) if self._numbered else ()
+        unnumbered = list(_packed(self._unnumbered, space)) if self._unnumbered else []
         self._numbered, self._unnumbered = [], []
         if self._halves is not None:
             batches = [batch for parcel in numbered + unnumbered for batch in parcel.batches]

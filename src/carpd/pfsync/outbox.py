@@ -128,7 +128,22 @@ class Outbox:
         With a writer ordinary states are PackedStates.
         """
         packer = Packer(space)
-        yield from packer.add(InsertAcknowledgements, self._acknowledgements, IDENTITY_SIZE)
+        if self._acknowledgements:
+            yield from packer.add(InsertAcknowledgements, self._acknowledgements, IDENTITY_SIZE)
+        if self._updates:
+            yield from self._pack_updates(packer)
+        if self._deletes:
+            deletes = list(self._deletes)
+            yield from packer.add(CompressedDeletes, deletes, IDENTITY_SIZE, deletes)
+        if self._inserts:
+            yield from self._pack_states(packer, Inserts, self._inserts, writer)
+        if self._fulls:
+            yield from self._pack_states(packer, Updates, self._fulls, writer)
+        if self._told_again:
+            yield from packer.add(Resends, self._told_again, _RESEND_SIZE)
+        yield from packer.rest()
+
+    def _pack_updates(self, packer: Packer) -> Iterator[Parcel]:
         updates: list[CompressedUpdate] = []
         for identity, entry in self._updates.items():
             if mapping.to_attributes(identity, entry):
@@ -136,12 +151,6 @@ class Outbox:
             elif update := mapping.to_update(identity, entry):
                 updates.append(update)
         yield from packer.add(CompressedUpdates, updates, _UPDATE_SIZE, [update.identity for update in updates])
-        deletes = list(self._deletes)
-        yield from packer.add(CompressedDeletes, deletes, IDENTITY_SIZE, deletes)
-        yield from self._pack_states(packer, Inserts, self._inserts, writer)
-        yield from self._pack_states(packer, Updates, self._fulls, writer)
-        yield from packer.add(Resends, self._told_again, _RESEND_SIZE)
-        yield from packer.rest()
 
     def _pack_states(
         self,
@@ -166,7 +175,8 @@ class Outbox:
                 alone.append(state)
             else:
                 yield from packer.add_extended(batch, state, more)
-        yield from packer.add(batch, alone, STATE_SIZE, [state.identity for state in alone])
+        if alone:
+            yield from packer.add(batch, alone, STATE_SIZE, [state.identity for state in alone])
         yield from packer.add(partial(PackedStates, of=batch), [*packed.values()], STATE_SIZE, [*packed])
 
 

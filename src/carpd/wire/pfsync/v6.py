@@ -13,7 +13,7 @@ from typing import Any
 from carpd.errors import DecodeError
 from carpd.wire.pfsync import attributes, batches, linux_messages, messages, tdb
 from carpd.wire.pfsync.attributes import LinuxAttributes
-from carpd.wire.pfsync.batches import AnyBatch, Attributes, PackedStates, Skipped
+from carpd.wire.pfsync.batches import AnyBatch, Attributes, PackedStates, Skipped, StateBatch
 from carpd.wire.pfsync.header import HEADER, SUBHEADER, PacketError
 from carpd.wire.pfsync.kinds import Kind, Kinds
 from carpd.wire.pfsync.layout import Layout
@@ -265,8 +265,7 @@ def write(batch: AnyBatch) -> bytes:
     if isinstance(batch, Attributes):
         number, body = _ATTRIBUTES, attributes.encode(batch.messages)
     elif isinstance(batch, PackedStates):
-        number, _ = KINDS.encode(batch.of([]))
-        body = b"".join(batch.messages)
+        number, body = _PACKED[batch.of], b"".join(batch.messages)
     else:
         number, body = KINDS.encode(batch)
     words, remainder = divmod(len(body), 4 * batch.count)
@@ -274,7 +273,8 @@ def write(batch: AnyBatch) -> bytes:
     return SUBHEADER.pack(number, words, batch.count) + body
 
 
-_PACKED = (batches.Inserts, batches.Updates)
+_PACKED: dict[type[StateBatch], int] = {batches.Inserts: 13, batches.Updates: 14}
+"""States that may be left as their bytes, and the numbers of the actions."""
 
 
 def _packed(kind: Kind, data: bytes) -> PackedStates:
