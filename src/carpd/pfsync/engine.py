@@ -72,6 +72,8 @@ class SyncEngine:
         """Whether a piece of the table is about to come."""
         self._paced_until = 0
         self._bulk_begun = -BULK_AGAIN_NS
+        self._not_told = b""
+        """The creator id of states that are left out of the bulk update."""
         self._handed_over_at: int | None = None
         """When a hand-over is certainly through."""
         self._more = False
@@ -167,7 +169,9 @@ class SyncEngine:
         known = [(key, entry) for key, entry in zip(keys, event.entries, strict=True) if key in records]
         if Errand.BULK in errands:
             for key, entry in known:
-                self.sync.outbox.full(records[key][:IDENTITY_SIZE], entry)
+                identity = records[key][:IDENTITY_SIZE]
+                if identity[8:] != self._not_told:
+                    self.sync.outbox.full(identity, entry)
         self._effects += self._walk.pass_by(known, self._timeouts)
         if event.last:
             for key in self._walk.end():
@@ -237,20 +241,20 @@ class SyncEngine:
 
     def _choose_changes(self) -> None:
         """A host tells of its connections while it carries them. Those that began before are found in the table."""
-        wanted = self.sync.settled and (self.sync.carrying or self._handed_over_at is not None)
+        wanted = self.sync.carrying or self._handed_over_at is not None
         if wanted != self.sync.announcing:
             self.sync.announcing = wanted
             self._effects.append(HearChanges(wanted))
-            if wanted:
+            if wanted and self.sync.settled:
                 self._walk.want(Errand.COMPARE)
 
     def _begin_walk(self, now: int) -> None:
-        wanted = self._exchange.bulk_wanted and now - self._bulk_begun >= BULK_AGAIN_NS
+        wanted = bool(self._exchange.bulk_wanted) and now - self._bulk_begun >= BULK_AGAIN_NS
         if wanted and not self._walk.errands:
             self._bulk_begun = now
             self._walk.want(Errand.BULK)
             self._walk.want(Errand.COMPARE)  # it covers what we carry and have not told of yet, too
-            self._exchange.begin_bulk()
+            self._not_told = self._exchange.begin_bulk()
             self._effects.append(ReadExpectations())
         if self._walk.due:
             self._walk.begin(self.sync.table.records)

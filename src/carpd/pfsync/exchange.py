@@ -79,8 +79,8 @@ class Exchange:
         self.sent = Sent()
         self.bulk = BulkUpdate(now)
         self.bulk_reason = self.bulk.phase.value
-        self.bulk_wanted = False
-        """Whether a peer has asked us for all states."""
+        self.bulk_wanted: set[bytes] = set()
+        """Creator ids of the peers that have asked us for all states; empty of one that is not known."""
         self._sync, self._walk, self._counters, self._facts = sync, walk, counters, facts
         self._halves: Halves | None = None
         if settings.dialect is not None:
@@ -168,10 +168,12 @@ class Exchange:
                 if ranges:
                     self._unnumbered.append(Resends([Resend(peer.creator_id, *missing) for missing in ranges]))
 
-    def begin_bulk(self) -> None:
-        """From now on we tell all states."""
-        self.bulk_wanted = False
+    def begin_bulk(self) -> bytes:
+        """From now on we tell all states but those of the creator that is returned: it has asked, and knows them."""
+        creator_id = self.bulk_wanted.pop() if len(self.bulk_wanted) == 1 else b""
+        self.bulk_wanted.clear()
         self._numbered.append(BulkStatuses([BulkStatus(self.settings.creator_id, 0, BULK_START)]))
+        return creator_id
 
     def end_bulk(self, age_s: int) -> None:
         """We have told all states; that began so many seconds ago."""
@@ -293,7 +295,7 @@ class Exchange:
     def _requested(self, now: int, _peer: Peer | None, identities: Sequence[bytes]) -> None:
         wanted = [identity for identity in identities if identity != BULK_REQUEST]
         if len(wanted) < len(identities):
-            self.bulk_wanted = True
+            self.bulk_wanted.add(self.peers.at(self._source))
         self._answer(wanted, ended=self._sync.carrying and self.settings.extensions)
 
     def _answer(self, identities: Sequence[bytes], *, ended: bool) -> None:
@@ -341,6 +343,8 @@ class Exchange:
 
     def _tell_again(self, now: int, first: int, count: int) -> None:
         remembered = self.sent.remembers(first)
+        if not remembered:
+            self._digest_at, self._digested = now, (-1, now)  # nothing else can heal that
         numbers = self.sent.tell_again(now, first, count)
         if numbers or not remembered:
             self._answer(list(self.sent.states(numbers)), ended=True)

@@ -92,6 +92,10 @@ class Peers:
         peer = self.by_id[creator_id] = Peer(creator_id, source, now)
         return peer, True
 
+    def at(self, source: str) -> bytes:
+        """The creator id of the peer at an address; empty if none is known there."""
+        return next((peer.creator_id for peer in self if peer.source == source), b"")
+
     def replaced_by(self, creator_id: bytes, source: str) -> list[Peer]:
         """Forget the earlier starts of a node that was started again."""
         old = [peer for peer in self if peer.source == source and peer.creator_id != creator_id]

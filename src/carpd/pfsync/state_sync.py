@@ -81,10 +81,10 @@ class StateSync:
         self.carrying = True
         self.announcing = False
         """Whether the peers are told of flows that begin here."""
+        self.settled = False
+        """Whether the peers need not be waited for: whatever flow older than us they don't know can be announced."""
         self.complete = False
         """Whether a peer has told us all states: what we hold beyond them has ended."""
-        self.settled = False
-        """Whether what a peer knows of flows older than us has come: those that it does not know can be announced."""
         self._creator_id = settings.creator_id
         self._next_id = settings.first_id
         self._max_states = settings.max_states
@@ -118,7 +118,7 @@ class StateSync:
             elif change is new:
                 if self.announcing and takes_part(entry):
                     self.announce(key, entry)
-            elif change is not destroyed and self.announcing and takes_part(entry):
+            elif change is not destroyed and self.announcing and self.settled and takes_part(entry):
                 self.to_fetch[Purpose.ANNOUNCE][key] = None  # an event does not tell all of it
 
     def announce(self, key: bytes, entry: ConntrackEntry) -> None:
