@@ -26,6 +26,8 @@ class Purpose(enum.Enum):
     """A peer says that it ended, and we may be carrying it."""
     COMPARE = "compare"
     """The kernel has an entry of its own where we wanted to insert one."""
+    CORRECT = "correct"
+    """A peer says how far it is, and our own kernel, which sees its packets, too, may know better by now."""
     MISSED = "missed"
     """It was not in the table when that was read: did it end?"""
 

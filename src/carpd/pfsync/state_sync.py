@@ -94,6 +94,8 @@ class StateSync:
         """Entries where the kernel has others: compared in a moment."""
         self._doubted: dict[bytes, bytes] = {}
         """Identities, by flow key, that a peer says have ended: verified in a moment."""
+        self._progress: dict[bytes, ConntrackEntry] = {}
+        """What peers say of flows that our kernel sees itself: joined with what that knows in a moment."""
         self._begun: dict[bytes, int] = {}
         """The kernel's numbers, by flow key, of entries that it says are new: looked at in a moment."""
         self._expected: dict[bytes, list[Expectation]] = {}
@@ -339,9 +341,14 @@ class StateSync:
         self._update(key, record, entry)
 
     def _update(self, key: bytes, record: Record, entry: ConntrackEntry) -> None:
-        if record.number != ABSENT:
-            self._counters.updated += 1
-            self.changes.update(key, entry)
+        if record.number == ABSENT:
+            return
+        if self.carrying and record.number and entry.protocol == TCP:
+            self.to_fetch[Purpose.CORRECT][key] = None
+            self._progress[key] = joined(self._progress[key], entry) if key in self._progress else entry
+            return
+        self._counters.updated += 1
+        self.changes.update(key, entry)
 
     def _stale(self, key: bytes) -> None:
         """The peer is behind: it gets to know our view."""
@@ -400,6 +407,7 @@ class StateSync:
             Purpose.ANNOUNCE: self._announce_found,
             Purpose.VERIFY: self._verify,
             Purpose.COMPARE: self._compare,
+            Purpose.CORRECT: self._catch_up,
             Purpose.MISSED: self._missed,
         }[purpose]
         for key, entry in zip(keys, entries, strict=True):
@@ -417,6 +425,14 @@ class StateSync:
             self.outbox.full(record.identity, entry, tuple(map(expectations.encode, expected)))
         else:
             self._missed(key, record, None)
+
+    def _catch_up(self, key: bytes, record: Record | None, entry: ConntrackEntry | None) -> None:
+        told = self._progress.pop(key)
+        if record is None or entry is None:
+            return
+        now = self._correct(key, record, entry, joined(entry, told))
+        if told.mark is not None and (told.mark, told.labels) != (entry.mark, entry.labels):
+            self.changes.update(key, now._replace(timeout=None, mark=told.mark, labels=told.labels))
 
     def _correct(self, key: bytes, record: Record, entry: ConntrackEntry, scaled: ConntrackEntry) -> ConntrackEntry:
         """Take the kernel's entry as far as its record; what it is then. Window scales are those of `scaled`.
