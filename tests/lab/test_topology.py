@@ -98,8 +98,9 @@ def test_capture_sees_both_directions(lab: Lab, pair: tuple[Node, Port]) -> None
 
 
 LABORATORY = """
-import os, sys
+import os, signal, sys
 from carpd.lab.topology import Lab
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs in the background was told to ignore it
 with Lab() as lab:
     node = lab.node("a")
     lab.cable(node, "eth0", lab.switch("lan"))
