@@ -40,6 +40,7 @@ class BulkUpdate:
         self.deadline: int | None = now + LINK_NS
         self._limit = now + LIMIT_NS
         self._tries = 0
+        self._ended_for = ""
         self._sending: set[bytes] = set()
         """Peers that have begun and not ended."""
         self._ended: dict[bytes, int] = {}
@@ -48,6 +49,11 @@ class BulkUpdate:
     @property
     def done(self) -> bool:
         return self.phase is BulkPhase.DONE
+
+    @property
+    def reason(self) -> str:
+        """How far we are, in words; in the end why we are done."""
+        return self._ended_for or self.phase.value
 
     def link_is_up(self, now: int) -> bool:
         """The link works; whether to send the request now."""
@@ -106,5 +112,5 @@ class BulkUpdate:
         return True, None
 
     def _finish(self, reason: str) -> str:
-        self.phase, self.deadline = BulkPhase.DONE, None
+        self.phase, self.deadline, self._ended_for = BulkPhase.DONE, None, reason
         return reason

@@ -128,12 +128,8 @@ class SyncEngine:
 
     @property
     def bulk(self) -> BulkUpdate:
-        """The bulk update that we want, and below how it stands with it in words."""
+        """The bulk update that we want."""
         return self._exchange.bulk
-
-    @property
-    def bulk_reason(self) -> str:
-        return self._exchange.bulk_reason
 
     # The kernel's side
 

@@ -78,7 +78,6 @@ class Exchange:
         self.peers = Peers(settings.creator_id)
         self.sent = Sent()
         self.bulk = BulkUpdate(now)
-        self.bulk_reason = self.bulk.phase.value
         self.bulk_wanted: set[bytes] = set()
         """Creator ids of the peers that have asked us for all states; empty of one that is not known."""
         self._sync, self._walk, self._counters, self._facts = sync, walk, counters, facts
@@ -141,7 +140,6 @@ class Exchange:
         self.settings = replace(self.settings, max_packet=max_packet or self.settings.max_packet)
         if up and self.bulk.link_is_up(now):
             self._request_bulk()
-            self.bulk_reason = self.bulk.phase.value
 
     def role_changed(self) -> None:
         """We carry traffic now, or do no more: the peers are to know at once."""
@@ -310,8 +308,6 @@ class Exchange:
             sender = peer.creator_id if peer else creator_id
             if status == BULK_START:
                 self.bulk.begins(now, sender, self._number)
-                if not self.bulk.done:
-                    self.bulk_reason = self.bulk.phase.value
             elif status == BULK_END:
                 self.bulk.ends(sender, self._number)
 
@@ -398,11 +394,8 @@ class Exchange:
 
     def _finish_bulk(self, given_up: str | None) -> None:
         """We take part with all our states as soon as we know those of the peers."""
-        if not self.bulk.done:
-            self.bulk_reason = self.bulk.phase.value
         reason = given_up or self.bulk.finish(complete=all(peer.complete() for peer in self.peers))
         if reason:
-            self.bulk_reason = reason
             self._sync.settled, self._sync.complete = True, given_up is None
             self._facts.append(BulkUpdateChanged(True, reason))
             self._walk.want(Errand.COMPARE)

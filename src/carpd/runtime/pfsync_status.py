@@ -22,7 +22,7 @@ def document(now: int, engine: SyncEngine, link: SyncLink) -> dict[str, Any]:
         "creator_id": engine.settings.creator_id.hex(),
         "link": {"up": link.is_open, "reason": link.reason or None},
         "carrying": engine.sync.carrying,
-        "bulk_update": {"done": engine.bulk.done, "reason": engine.bulk_reason},
+        "bulk_update": {"done": engine.bulk.done, "reason": engine.bulk.reason},
         "states": states,
         "max_states": engine.settings.max_states,
         "unsent": len(engine.sync.outbox),

@@ -149,7 +149,7 @@ class Invariants:
         """What is not as it stays; None if all is."""
         for node in self._nodes:
             if node.engine is None or not node.engine.bulk.done:
-                return f"{node.number}: {node.engine.bulk_reason if node.engine else 'not running'}"
+                return f"{node.number}: {node.engine.bulk.reason if node.engine else 'not running'}"
         asymmetric = {key for key, flow in self._traffic.flows.items() if flow.asymmetric}
         first, *others = self._nodes
         for other in others:
