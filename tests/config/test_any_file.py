@@ -32,6 +32,9 @@ VALUES = st.recursive(
             '"fe80::1/64"',
             '"virtual"',
             '"eth1"',
+            '"ip"',
+            "{ 1 = 0, 2 = 100 }",
+            "{ 255 = 254, 7 = true, 256 = 0, 01 = 1 }",
             r'"\u0000"',
         ]
     )
@@ -45,7 +48,21 @@ VALUES = st.recursive(
     max_leaves=5,
 ).map(lambda value: str(value).lower() if isinstance(value, bool) else str(value))
 NAMES = st.sampled_from(
-    [*CARP_KEYS, *PFSYNC_KEYS, *IGNORE_KEYS, "carp", "pfsync", "node", "lan", "fw-b", '"a b"', '"é\\n"']
+    [
+        *CARP_KEYS,
+        *PFSYNC_KEYS,
+        *IGNORE_KEYS,
+        "carp",
+        "pfsync",
+        "node",
+        "lan",
+        "dmz",
+        "fw-b",
+        "1",
+        "2",
+        '"a b"',
+        '"é\\n"',
+    ]
 )
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(".".join)
 SNIPPETS = (
@@ -58,6 +75,18 @@ SOURCE = (
     + """
 [node.fw-b.pfsync]
 maxupd = 64
+
+[carp.dmz]
+interface = "eth3"
+nodes = { 1 = 0, 2 = 100 }
+balancing = "ip-stealth"
+addresses = ["203.0.113.1/24"]
+password_file = "password"
+preempt = true
+
+[node.fw-b.carp.dmz.nodes]
+1 = 100
+2 = 0
 
 [pfsync.ignore]
 addresses = ["192.0.2.0/24", "2001:db8::/32"]

@@ -172,7 +172,8 @@ ONE_VIRTUAL_HOST: dict[str, tuple[str, list[str]]] = {
         "\n[carp.lan]",
         [
             f"2: error: carp.lan.interface: is missing: {INTERFACE}",
-            "2: error: carp.lan.vhid: is missing: it is the number of the virtual host on its link, 1 to 255",
+            "2: error: carp.lan.vhid: is missing: it is the number of the virtual host on its link, 1 to 255; "
+            "for load sharing set nodes instead",
             "2: error: carp.lan.addresses: is missing: it is the addresses that the nodes share, IPv4 and IPv6, each "
             "as "
             "ADDRESS/LENGTH",

@@ -78,6 +78,10 @@ NOT_BOTH = (
     "the plain transport has no use for a secret_file: keep one of the two, the secret_file to be safe on any link"
 )
 IPV4_ALONE = "OpenBSD, and FreeBSD before 14 (1301), have pfsync over IPv4 alone: name the nodes by IPv4"
+DEFER_SYNCDEV = (
+    "the syncdev is one of them, which carries the states that would be waited for: list the interfaces that "
+    "connections leave by"
+)
 UNICAST = "only a unicast address can be a host's"
 PROTOCOLS = (
     "must be a number or one of icmp, igmp, ipip, tcp, udp, dccp, ipv6, gre, esp, ah, icmpv6, ipv6-icmp, ospf, sctp, "
@@ -116,7 +120,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         pfsync("bulk_limit = 3"),
         [
             "4: error: pfsync.bulk_limit = 3: unknown key: known are syncdev, syncpeer, transport, secret_file, port, "
-            "maxupd, max_states, local, version, carp_demotion_factor, ignore"
+            "maxupd, max_states, local, version, defer, carp_demotion_factor, ignore"
         ],
     ),
     # values
@@ -206,6 +210,34 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "the nodes have"
         ],
     ),
+    # defer
+    "defer is no array": (
+        pfsync('defer = "eth0"'),
+        ['4: error: pfsync.defer = "eth0": must be an array, ["eth0"], not a string'],
+    ),
+    "no interfaces": (
+        pfsync('defer = ["eth 0", "", 1, true, "eth0"]'),
+        [
+            '4: error: pfsync.defer = "": an interface name has 1 to 15 characters',
+            '4: error: pfsync.defer = "eth 0": an interface name has no slash, colon or space',
+            "4: error: pfsync.defer = 1: must be a string, not a whole number",
+            "4: error: pfsync.defer = true: must be a string, not a boolean",
+        ],
+    ),
+    "an interface twice": (
+        pfsync('defer = ["eth0", "eth1", "eth0"]'),
+        ['4: error: pfsync.defer = ["eth0", "eth1", "eth0"]: an interface is listed twice: name each once'],
+    ),
+    "the syncdev": (
+        pfsync('defer = ["eth0", "eth2"]'),
+        [f'4: error: pfsync.defer = ["eth0", "eth2"]: {DEFER_SYNCDEV}'],
+    ),
+    "the syncdev of another node": (
+        pfsync('defer = ["eth0"]', "[node.fw-b.pfsync]", 'syncdev = "eth0"'),
+        [f'6: error: node.fw-b.pfsync.syncdev = "eth0": {DEFER_SYNCDEV}'],
+    ),
+    "defer, of a virtual host's interface": (pfsync('defer = ["eth0", "eth1"]') + LAN, []),
+    "defer, with a BSD": (plain('version = "1400"', 'defer = ["eth0"]'), []),
     # the link of a virtual host
     "on the link of a virtual host": (
         pfsync() + LAN.replace("eth1", "eth2"),
@@ -375,6 +407,7 @@ maxupd = 0
 max_states = 1000
 local = true
 version = "1301"
+defer = ["eth0", "eth1.7"]
 carp_demotion_factor = 7
 
 [pfsync.ignore]
@@ -406,6 +439,7 @@ def test_everything(file: Path) -> None:
         max_states=1000,
         local=True,
         version=Version.FREEBSD_1301,
+        defer=("eth0", "eth1.7"),
         carp_demotion_factor=7,
         ignore=Ignore(
             addresses=(ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"), ip_network("192.0.2.1/32")),
@@ -416,11 +450,17 @@ def test_everything(file: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("node", "syncdev", "secrets"), [("fw-a", "eth2", (SECRET,)), ("fw-b", "eth3", (b"x" * 16,))])
-def test_override(file: Path, node: str, syncdev: str, secrets: tuple[bytes, ...]) -> None:
-    text = pfsync("[node.fw-b.pfsync]", 'syncdev = "eth3"', 'secret_file = "shortest"')
+@pytest.mark.parametrize(
+    ("node", "syncdev", "secrets", "defer"),
+    [("fw-a", "eth2", (SECRET,), ("eth0",)), ("fw-b", "eth3", (b"x" * 16,), ("eth4", "eth5"))],
+)
+def test_override(file: Path, node: str, syncdev: str, secrets: tuple[bytes, ...], defer: tuple[str, ...]) -> None:
+    text = pfsync(
+        *('defer = ["eth0"]', "[node.fw-b.pfsync]"),
+        *('syncdev = "eth3"', 'secret_file = "shortest"', 'defer = ["eth4", "eth5"]'),
+    )
     found = config(read(file, text, node))
-    assert (found.syncdev, found.secrets) == (syncdev, secrets)
+    assert (found.syncdev, found.secrets, found.defer) == (syncdev, secrets, defer)
 
 
 OWN_SYNCPEERS: dict[str, tuple[tuple[str, ...], dict[str, list[str]] | None, tuple[str, ...]]] = {

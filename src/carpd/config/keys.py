@@ -12,6 +12,7 @@ from typing import Any
 
 from carpd.config import values
 from carpd.config.model import (
+    BalancingMode,
     DemotionMode,
     Ignore,
     MacMode,
@@ -34,6 +35,8 @@ class Key:
     many: bool = False
     """The value is an array, and `read_one` reads an element."""
     required: bool = False
+    instead: str = ""
+    """It is not required where this key is set."""
     shared: bool = False
     """Nodes that differ in it would not work together: it can't be overridden for a node."""
     secret: bool = False
@@ -43,21 +46,24 @@ class Key:
     default: Any = None
     """What it is where nobody sets it, as the model says; the model knows no key that is only for the parser."""
 
-    def read(self, raw: Any) -> tuple[Any, list[tuple[object, str]]]:
+    def read(self, raw: Any) -> tuple[Any, list[values.Refusal]]:
         """The model's value (None if refused; of an array the elements that are good), and what was refused and why."""
         if not self.many:
             try:
                 return self.read_one(raw), []
+            except values.PartsError as error:
+                return None, error.parts
             except ValueError as error:
-                return None, [(raw, str(error))]
+                return None, [((), raw, str(error))]
         if not isinstance(raw, list):
-            return (), [(raw, f"must be an array, [{show(raw)}], not {kind(raw)}")]
-        good, refused = [], []
+            return (), [((), raw, f"must be an array, [{show(raw)}], not {kind(raw)}")]
+        good: list[Any] = []
+        refused: list[values.Refusal] = []
         for element in raw:
             try:
                 good.append(self.read_one(element))
             except ValueError as error:
-                refused.append((element, str(error)))
+                refused.append(((), element, str(error)))
         return tuple(good), refused
 
 
@@ -77,8 +83,9 @@ CARP_KEYS = _keys_of(
     Key(
         "vhid",
         values.integer("a vhid", 1, 255),
-        "the number of the virtual host on its link, 1 to 255",
+        "the number of the virtual host on its link, 1 to 255; for load sharing set nodes instead",
         required=True,
+        instead="nodes",
         shared=True,
     ),
     Key(
@@ -103,6 +110,18 @@ CARP_KEYS = _keys_of(
     ),
     Key(
         "preempt", values.boolean, "whether to take over from a master that advertises more rarely than this node would"
+    ),
+    Key(
+        "nodes",
+        values.nodes,
+        "load sharing, instead of vhid and advskew: the advskew of this host by vhid, 2 to 32, the same vhids on every "
+        "host",
+    ),
+    Key(
+        "balancing",
+        values.one_of(BalancingMode),
+        'how traffic comes to its node: "ip" (with nodes, if not set), "ip-stealth", "ip-unicast" or "arp"; see below',
+        shared=True,
     ),
     Key(
         "group",
@@ -193,6 +212,13 @@ PFSYNC_KEYS = _keys_of(
         values.one_of(Version),
         'whom to speak with: "linux", or with transport = "plain" "openbsd", or FreeBSD\'s "1301", "1400" or "1500"',
         shared=True,
+    ),
+    Key(
+        "defer",
+        values.interface_name,
+        "interfaces on which the first packets of a connection that is forwarded leave only when the peers have its "
+        "state",
+        many=True,
     ),
     Key(
         "carp_demotion_factor",

@@ -70,9 +70,37 @@ class MasterDownRule(enum.Enum):
         return 3 * advbase * SECOND + advskew * SKEW
 
 
+class BalancingMode(enum.Enum):
+    """How the nodes of a virtual host come by their parts of its traffic. Ref: spec carp §14; OpenBSD ifconfig(8)."""
+
+    ARP = "arp"
+    """Clients are told the virtual MAC of one node or another, by a hash of their own MAC."""
+    IP = "ip"
+    """Every host receives all, by a multicast MAC, and takes what the hash of its addresses gives to its nodes."""
+    IP_STEALTH = "ip-stealth"
+    """As `IP`, by a unicast MAC that never is a source, so that switches flood it."""
+    IP_UNICAST = "ip-unicast"
+    """As `IP`, by an ordinary unicast MAC, behind a hub or a mirror port."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balancing:
+    """What a node knows of the virtual host that it is a part of."""
+
+    virtual_host: str
+    """NAME in [carp.NAME]; the node is called NAME:vhid."""
+    mode: BalancingMode
+    vhids: tuple[int, ...]
+    """Of all nodes, ascending, 2 to NODES_LIMIT. The first is the leader's: its master answers ARP and ND for all."""
+
+
+NODES_LIMIT = 32
+"""The shares of a host are the bits of one word. Ref: spec carp §14.1."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualHostConfig:
-    """One vhid on one interface, and the addresses that its master answers for."""
+    """One vhid on one interface, and the addresses that its master answers for: alone, or as one of several nodes."""
 
     name: str
     interface: str
@@ -100,6 +128,8 @@ class VirtualHostConfig:
     """The shortest master-down time of the other nodes that the file knows of; not a key, the parser finds it."""
     digest_link_local: bool = False
     """Send the digest with link-local addresses, for FreeBSD and NetBSD peers that have them. Ref: spec carp §3."""
+    balancing: Balancing | None = None
+    """Set if this is one node of several that share the addresses."""
 
     def __repr__(self) -> str:  # the key stays out of logs and tracebacks
         return f"VirtualHostConfig({self.name}: vhid {self.vhid} on {self.interface})"
@@ -135,8 +165,23 @@ class VirtualHostConfig:
         return lease
 
     @property
+    def virtual_host(self) -> str:
+        """NAME in [carp.NAME]: what all nodes of one virtual host have in common."""
+        return self.balancing.virtual_host if self.balancing else self.name
+
+    @property
+    def leader_vhid(self) -> int:
+        """The vhid of the leader: the lowest of the nodes', or the only one."""
+        return self.balancing.vhids[0] if self.balancing else self.vhid
+
+    @property
     def device(self) -> str:
-        """The device that holds the addresses while we are master."""
+        """The device that holds the addresses while we are master.
+
+        Shared ones are on the loopback interface: there the kernel answers neither ARP nor ND for them by itself.
+        """
+        if self.balancing:
+            return "lo"
         return DEVICE_PREFIX + self.name if self.mac is MacMode.VIRTUAL else self.interface
 
 
@@ -207,6 +252,8 @@ class PfsyncConfig:
     local: bool = False
     """Whether connections that end on the firewall itself are synchronised."""
     version: Version = Version.LINUX
+    defer: tuple[str, ...] = ()
+    """Interfaces on which the first packets of a forwarded connection leave only when the peers have its state."""
     carp_demotion_factor: int = 32
     """What a bulk update adds to the demotion of every group until it is done; the parser makes it 240 where a virtual
     host carries its demotion in advskew."""

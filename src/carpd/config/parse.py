@@ -12,14 +12,14 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from carpd.config.keys import CARP_KEYS, PFSYNC_KEYS
 from carpd.config.locate import key_lines
-from carpd.config.model import Config, DemotionMode, Ignore, PfsyncConfig, VirtualHostConfig
+from carpd.config.model import Balancing, BalancingMode, Config, DemotionMode, Ignore, PfsyncConfig, VirtualHostConfig
 from carpd.config.password import check_password, read_password
 from carpd.config.pfsync_rules import PFSYNC_RULES, check_link, other_nodes
 from carpd.config.private_file import readable_by_others
@@ -27,21 +27,28 @@ from carpd.config.problems import Problem, Problems, dotted
 from carpd.config.rules import (
     HOST_RULES,
     OwnAddresses,
+    SettingsByNode,
     check_addresses,
     check_groups,
+    check_nodes,
     check_own_addresses,
     check_patience,
     check_preference,
     check_required,
     check_rules,
+    check_shares,
     check_vhids,
     master_down_ns,
+    nodes_of,
 )
 from carpd.config.secret_file import read_secrets
 from carpd.config.settings import Document, NodeSettings, Settings
 
 _ADVSKEW_DEMOTION_FACTOR = 240
 """Where advskew carries the demotion, one step must be more than any advskew. Ref: spec carp §10.2."""
+
+_NOT_OF_THE_MODEL = ("vhid", "advskew", "nodes", "balancing", "password", "password_file")
+"""Keys that are not passed on as they are."""
 
 _TOML_PLACE = re.compile(r" \((?:at line (?P<line>\d+), column \d+|at end of document)\)$")
 """How tomllib ends its messages; before Python 3.14 the line is to be had nowhere else."""
@@ -74,8 +81,10 @@ def load(path: Path, node: str | None = None, own_addresses: OwnAddresses | None
         return Loaded(None, problems.in_order())
     document = Document(table, problems)
     nodes = {dotted((name,)): document.node(name) for name in dict.fromkeys((node, *document.nodes))}
-    unnamed = {"every other node": document.node(None)} if document.nodes == (node,) else {}  # nobody is alone
+    possible = {"every other node": document.node(None)} if node in document.nodes else {}  # they may exist
+    unnamed = possible if document.nodes == (node,) else {}  # nobody is alone
     _check(nodes, unnamed, readable_by_others(mode), problems)
+    check_shares(_hosts(nodes | unnamed), _hosts(possible), problems)
 
     ours, own = document.node(node), own_addresses or {}
     keys = [read_password(host, path.parent, problems) for host in ours.hosts]
@@ -84,7 +93,9 @@ def load(path: Path, node: str | None = None, own_addresses: OwnAddresses | None
     if problems.errors:
         return Loaded(None, problems.in_order())
     others = [host for name, other in (nodes | unnamed).items() if name != dotted((node,)) for host in other.hosts]
-    virtual_hosts = tuple(_virtual_host(host, key, others) for host, key in zip(ours.hosts, keys, strict=True))
+    virtual_hosts = tuple(
+        part for host, key in zip(ours.hosts, keys, strict=True) for part in _virtual_hosts(host, key, others)
+    )
     return Loaded(Config(node=node, virtual_hosts=virtual_hosts, pfsync=pfsync), problems.in_order())
 
 
@@ -93,7 +104,8 @@ def _check(
 ) -> None:
     """What does not depend on the host: `unnamed` stands for nodes without a table; others may read the file."""
     check_required({name: settings.tables for name, settings in nodes.items()}, problems)
-    hosts_by_node = {name: settings.hosts for name, settings in (*nodes.items(), *unnamed.items())}
+    hosts_by_node = _hosts({**nodes, **unnamed})
+    check_nodes(hosts_by_node, problems)
     check_preference(hosts_by_node, problems)
     check_patience(hosts_by_node, problems)
     for settings in nodes.values():
@@ -106,6 +118,11 @@ def _check(
         if settings.pfsync is not None:
             check_rules(settings.pfsync, PFSYNC_RULES, problems)
             check_link(settings.pfsync, settings.hosts, problems)
+
+
+def _hosts(nodes: Mapping[str, NodeSettings]) -> SettingsByNode:
+    """Their virtual hosts alone."""
+    return {name: settings.hosts for name, settings in nodes.items()}
 
 
 def _toml(data: bytes, problems: Problems) -> dict[str, Any] | None:
@@ -126,15 +143,33 @@ def _toml(data: bytes, problems: Problems) -> dict[str, Any] | None:
     return table
 
 
-def _virtual_host(host: Settings, key: bytes, others: Iterable[Settings]) -> VirtualHostConfig:
-    """The model's form of settings without an error; `others` are the virtual hosts of the other nodes."""
-    values = {name: host[name] for name in CARP_KEYS if name not in ("password", "password_file")}
-    values["others_master_down_ns"] = min((master_down_ns(o) for o in others if o.name == host.name), default=None)
+def _virtual_hosts(host: Settings, key: bytes, others: Iterable[Settings]) -> Iterator[VirtualHostConfig]:
+    """The model's form of settings without an error, one for each node; `others` are those of the other hosts."""
+    values = {name: host[name] for name in CARP_KEYS if name not in _NOT_OF_THE_MODEL}
     if host["demotion"] is not DemotionMode.COUNTER:
         for factor in ("ifdown_demotion_factor", "senderr_demotion_factor"):
             if host.get(factor) is None:
                 values[factor] = _ADVSKEW_DEMOTION_FACTOR
-    return VirtualHostConfig(name=host.name, key=key, **values)
+    nodes = nodes_of(host)
+    balancing = None
+    if host["nodes"]:
+        vhids = tuple(vhid for vhid, _ in nodes)
+        balancing = Balancing(virtual_host=host.name, mode=host["balancing"] or BalancingMode.IP, vhids=vhids)
+    waits: dict[int, int] = {}
+    for other in others:
+        for vhid, advskew in nodes_of(other) if other.name == host.name else ():
+            wait = master_down_ns(other, advskew)
+            waits[vhid] = min(wait, waits.get(vhid, wait))
+    for vhid, advskew in nodes:
+        yield VirtualHostConfig(
+            **values,
+            name=f"{host.name}:{vhid}" if balancing else host.name,
+            vhid=vhid,
+            advskew=advskew,
+            key=key,
+            others_master_down_ns=waits.get(vhid),
+            balancing=balancing,
+        )
 
 
 def _pfsync(node: NodeSettings, directory: Path, own: OwnAddresses, problems: Problems) -> PfsyncConfig | None:

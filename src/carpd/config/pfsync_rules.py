@@ -58,6 +58,19 @@ PFSYNC_RULES = (
         lambda pfsync: pfsync["version"].ipv4_only and any(address.version == 6 for address in pfsync["syncpeer"]),
         "OpenBSD, and FreeBSD before 14 (1301), have pfsync over IPv4 alone: name the nodes by IPv4",
     ),
+    Rule(
+        Severity.ERROR,
+        ("defer", "syncdev"),
+        lambda pfsync: pfsync["syncdev"] in pfsync["defer"],
+        "the syncdev is one of them, which carries the states that would be waited for: list the interfaces that "
+        "connections leave by",
+    ),
+    Rule(
+        Severity.ERROR,
+        ("defer",),
+        lambda pfsync: len(set(pfsync["defer"])) < len(pfsync["defer"]),
+        "an interface is listed twice: name each once",
+    ),
 )
 
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
+from carpd.config.model import MacMode
 from carpd.config.problems import KeyPath, Problems, Severity, dotted
 from carpd.config.settings import Settings
+from carpd.config.values import NODES_FORM, Node
 from carpd.units import SECOND, interval_ns
 
 OwnAddresses = Mapping[str, Collection[IPv4Address | IPv6Address]]
@@ -45,8 +48,8 @@ HOST_RULES = (
     ),
     Rule(
         Severity.ERROR,
-        ("advskew", "advbase"),
-        lambda host: host["advbase"] == 0 and host["advskew"] == 0,
+        ("nodes", "advskew", "advbase"),
+        lambda host: host["advbase"] == 0 and any(node.advskew == 0 for node in nodes_of(host)),
         "with advbase 0 and advskew 0 there is no time between advertisements: set advskew to 1 or more",
     ),
     Rule(
@@ -55,6 +58,43 @@ HOST_RULES = (
         lambda host: host["advbase"] == 0 and host["demotion"].in_advskew,
         "with advbase 0 a demoted node would advertise (every 240/256 s) more rarely than its peers wait "
         '(3 advskew/256 s): use demotion = "counter", or advbase 1 or more',
+    ),
+    Rule(
+        Severity.ERROR,
+        ("vhid", "nodes"),
+        lambda host: host["vhid"] is not None and host["nodes"] is not None,
+        "nodes has the vhids: remove vhid, or nodes if no load is to be shared",
+    ),
+    Rule(
+        Severity.ERROR,
+        ("advskew", "nodes"),
+        lambda host: host.get("advskew") is not None and host["nodes"] is not None,
+        "nodes has an advskew for each vhid: remove advskew, or nodes if no load is to be shared",
+    ),
+    Rule(
+        Severity.ERROR,
+        ("balancing", "nodes"),
+        lambda host: host["balancing"] is not None and host["nodes"] is None,
+        f"there are no nodes that would share: set nodes = {NODES_FORM} instead of vhid and advskew, or remove it",
+    ),
+    Rule(
+        Severity.ERROR,
+        ("mac", "nodes"),
+        lambda host: host["mac"] is MacMode.REAL and host["nodes"] is not None,
+        'nodes share by virtual MACs: remove mac = "real", or nodes if no load is to be shared',
+    ),
+    Rule(
+        Severity.ERROR,
+        ("addresses", "nodes"),
+        lambda host: host.get("nodes") is not None and any(_link_local6(address.ip) for address in host["addresses"]),
+        "nodes can't share a link-local address: theirs are on the loopback interface, where Linux finds none of "
+        "another link; list global ones",
+    ),
+    Rule(
+        Severity.WARNING,
+        ("preempt",),
+        lambda host: not host["preempt"] and host.get("nodes") is not None,
+        "with nodes, but without preempt, a host that returns does not get its share back: set preempt = true",
     ),
     Rule(
         Severity.ERROR,
@@ -117,6 +157,16 @@ HOST_RULES = (
 )
 
 
+def nodes_of(host: Settings) -> tuple[Node, ...]:
+    """The vhids of a virtual host, ascending, each with the host's advskew: one, or with load sharing several.
+
+    Empty if they are refused; but a single vhid that is missing or refused is 0, as its advskew may still be wrong.
+    """
+    if host.get("nodes") is not None:
+        return host["nodes"] or ()
+    return (Node(host["vhid"] or 0, host["advskew"]),) if host.usable("advskew") else ()
+
+
 def check_rules(settings: Settings, rules: Iterable[Rule], problems: Problems) -> None:
     """The rules within one table."""
     for rule in rules:
@@ -132,7 +182,7 @@ def check_required(tables_by_node: SettingsByNode, problems: Problems) -> None:
     for node, tables in tables_by_node.items():
         for settings in tables:
             for key in settings.keys.values():
-                if key.required and settings.get(key.name) is None:
+                if settings.requires(key.name) and settings.get(key.name) is None:
                     path = (*settings.path, key.name)
                     lacking.setdefault(path, []).append(node)
                     meanings[path] = key.meaning
@@ -142,14 +192,14 @@ def check_required(tables_by_node: SettingsByNode, problems: Problems) -> None:
 
 
 def check_vhids(hosts: Iterable[Settings], problems: Problems) -> None:
-    """On one interface each virtual host has its own vhid, and with it its own link-layer address."""
+    """On one interface each virtual host has its own vhids, and with each its own link-layer address."""
     seen: dict[tuple[str, int], Settings] = {}
     for host in hosts:
-        if host.usable("interface", "vhid"):
-            first = seen.setdefault((host["interface"], host["vhid"]), host)
-            if first is not host:
-                message = f"{dotted(first.path)} has vhid {host['vhid']} on {host['interface']} too: give each its own"
-                path, value = host.place("vhid", "interface")
+        for vhid, _ in nodes_of(host) if host.usable("interface") else ():
+            first = seen.setdefault((host["interface"], vhid), host)
+            if vhid and first is not host:
+                message = f"{dotted(first.path)} has vhid {vhid} on {host['interface']} too: give each its own"
+                path, value = host.place("nodes", "vhid", "interface")
                 problems.error(path, message, value)
 
 
@@ -200,45 +250,113 @@ def own_interface(address: IPv4Address | IPv6Address, link: str | None, own: Own
     return None
 
 
-def check_preference(hosts_by_node: SettingsByNode, problems: Problems) -> None:
-    """Nodes of one virtual host differ in advskew: else chance decides who of them is master. Ref: spec carp §19.5."""
-    alike: dict[tuple[str, int, int], list[tuple[str, Settings]]] = {}
+class _Candidate(NamedTuple):
+    """A host that may become master of a vhid."""
+
+    node: str
+    """Its name, as it is to be printed."""
+    settings: Settings
+    advskew: int
+
+    @property
+    def interval_ns(self) -> int:
+        return interval_ns(self.settings["advbase"], self.advskew)
+
+
+def _elections(hosts_by_node: SettingsByNode, *keys: str) -> dict[tuple[str, int], list[_Candidate]]:
+    """The candidates by virtual host and vhid, where these keys are usable."""
+    elections: dict[tuple[str, int], list[_Candidate]] = {}
     for node, hosts in hosts_by_node.items():
         for host in hosts:
-            if host.usable("advbase", "advskew"):
-                alike.setdefault((host.name, host["advbase"], host["advskew"]), []).append((node, host))
-    for (_, _, advskew), group in alike.items():
-        if len(group) > 1:
-            _, last = group[-1]
-            path, value = last.place("advskew", "advbase")
-            nodes = _listed([node for node, _ in group])
-            message = f"{nodes} have one advskew, {advskew}: give each its own, the preferred one the smallest"
+            for vhid, advskew in nodes_of(host) if host.usable(*keys) else ():
+                elections.setdefault((host.name, vhid), []).append(_Candidate(node, host, advskew))
+    return elections
+
+
+def check_nodes(hosts_by_node: SettingsByNode, problems: Problems) -> None:
+    """All hosts that share a virtual host know it by the same vhids. Ref: spec carp §14.1."""
+    lists: dict[str, dict[frozenset[int], list[tuple[str, Settings]]]] = {}  # by virtual host
+    for node, hosts in hosts_by_node.items():
+        for host in hosts:
+            if host["nodes"]:
+                vhids = frozenset(vhid for vhid, _ in host["nodes"])
+                lists.setdefault(host.name, {}).setdefault(vhids, []).append((node, host))
+    for by_vhids in lists.values():
+        known = frozenset[int]().union(*by_vhids)
+        for vhids, group in by_vhids.items():
+            if missing := sorted(known - vhids):
+                path, value = group[-1][1].place("nodes")
+                message = (
+                    f"vhid {_listed([*map(str, missing)])} missing on {_listed([node for node, _ in group])}: "
+                    "list the same vhids on every host, each with the advskew of that host"
+                )
+                problems.error(path, message, value)
+
+
+def check_preference(hosts_by_node: SettingsByNode, problems: Problems) -> None:
+    """Nodes of one virtual host differ in advskew: else chance decides who of them is master. Ref: spec carp §19.5."""
+    for (_, vhid), candidates in _elections(hosts_by_node, "advbase").items():
+        alike: dict[tuple[int, int], list[_Candidate]] = {}
+        for candidate in candidates:
+            alike.setdefault((candidate.settings["advbase"], candidate.advskew), []).append(candidate)
+        for (_, advskew), group in alike.items():
+            if len(group) > 1:
+                last = group[-1].settings
+                path, value = last.place("nodes", "advskew", "advbase")
+                nodes = _listed([candidate.node for candidate in group])
+                of_vhid = f" for vhid {vhid}" if last["nodes"] else ""
+                message = (
+                    f"{nodes} have one advskew{of_vhid}, {advskew}: give each its own, the preferred one the smallest"
+                )
+                problems.add(Severity.WARNING, path, message, value)
+
+
+def check_shares(hosts_by_node: SettingsByNode, possible: SettingsByNode, problems: Problems) -> None:
+    """No host is preferred for all vhids of a virtual host that is shared: the others would have nothing to do.
+
+    `possible` are hosts of which the file does not tell whether they exist.
+    """
+    shared: dict[str, dict[int, list[_Candidate]]] = {}  # by virtual host and vhid
+    for (name, vhid), candidates in _elections({**possible, **hosts_by_node}, "advbase").items():
+        if candidates[0].settings["nodes"]:
+            shared.setdefault(name, {})[vhid] = sorted(candidates, key=lambda candidate: candidate.interval_ns)
+    for elections in shared.values():
+        preferred = {_preferred(ranked) for ranked in elections.values()}
+        vhid, (best, *others) = elections.popitem()
+        if preferred == {best.node} and others and best.node in hosts_by_node:
+            path, value = best.settings.place("nodes", "advbase")
+            message = (
+                f"{best.node} is preferred for every vhid and leaves nothing to the others while it lives: with one "
+                f"advbase, give each host the smallest advskew for a vhid, such as {others[0].node} for vhid {vhid}"
+            )
             problems.add(Severity.WARNING, path, message, value)
+
+
+def _preferred(ranked: Sequence[_Candidate]) -> str | None:
+    """Which of them is master while all live; None if chance decides."""
+    first = ranked[0]
+    return None if any(other.interval_ns == first.interval_ns for other in ranked[1:]) else first.node
 
 
 def check_patience(hosts_by_node: SettingsByNode, problems: Problems) -> None:
     """A node that does not wait for another's next advertisement can't be its backup."""
-    by_name: dict[str, list[tuple[str, Settings]]] = {}
-    for node, hosts in hosts_by_node.items():
-        for host in hosts:
-            if host.usable("advbase", "advskew", "master_down"):
-                by_name.setdefault(host.name, []).append((node, host))
-    for nodes in by_name.values():
-        for slow, host in nodes:
-            interval = interval_ns(host["advbase"], host["advskew"])
-            hasty = [node for node, other in nodes if master_down_ns(other) <= interval]
+    for (_, vhid), candidates in _elections(hosts_by_node, "advbase", "master_down").items():
+        for slow in candidates:
+            interval = slow.interval_ns
+            hasty = [other.node for other in candidates if master_down_ns(other.settings, other.advskew) <= interval]
             if hasty:
-                path, value = host.place("advskew", "advbase")
+                path, value = slow.settings.place("nodes", "advskew", "advbase")
+                of_vhid = f" for vhid {vhid}" if slow.settings["nodes"] else ""
                 message = (
-                    f"{slow} would advertise every {interval / SECOND:.3f} s, for which {_listed(hasty)} "
+                    f"{slow.node} would advertise{of_vhid} every {interval / SECOND:.3f} s, for which {_listed(hasty)} "
                     "will not wait: give the nodes about the same advbase, and with advbase 0 about the same advskew"
                 )
                 problems.add(Severity.WARNING, path, message, value)
 
 
-def master_down_ns(host: Settings) -> int:
+def master_down_ns(host: Settings, advskew: int) -> int:
     """How long a node with these settings waits for an advertisement, in nanoseconds."""
-    waits: int = host["master_down"].master_down_ns(host["advbase"], host["advskew"])
+    waits: int = host["master_down"].master_down_ns(host["advbase"], advskew)
     return waits
 
 

@@ -63,8 +63,12 @@ class Settings:
         """Whether all of them are there and good. From others, reported already, nothing is to be concluded."""
         settings = {key: self.get(key) for key in keys}
         return all(
-            not self.keys[key].required if setting is None else not setting.refused for key, setting in settings.items()
+            not self.requires(key) if setting is None else not setting.refused for key, setting in settings.items()
         )
+
+    def requires(self, key: str) -> bool:
+        """Whether it must be set."""
+        return self.keys[key].required and not (self.keys[key].instead and self.get(self.keys[key].instead))
 
     def place(self, *keys: str) -> tuple[KeyPath, object]:
         """Where to report a problem between these keys, and with what value.
@@ -185,8 +189,8 @@ def _read(
             problems.error(where, f"is the same on every node: set it in [{dotted(path[2:])}]", raw)
         else:
             value, refused = key.read(raw)
-            for element, message in refused:
-                problems.error(where, message, None if key.secret else element)
+            for part, element, message in refused:
+                problems.error((*where, *part), message, None if key.secret else element)
             if key.keys is not None and not refused:
                 value = _read(value, where, key.keys, problems)
             settings[name] = Setting(where, None if key.secret else raw, value, bool(refused))

@@ -10,10 +10,10 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import Any, NamedTuple
 
-from carpd.config.model import Address, Mark, Network
-from carpd.config.problems import kind, show
+from carpd.config.model import NODES_LIMIT, Address, Mark, Network
+from carpd.config.problems import KeyPath, kind, show
 
 Reader = Callable[[Any], Any]
 
@@ -21,6 +21,8 @@ INTERFACE_NAME_LIMIT = 15
 """Bytes: IFNAMSIZ less the terminating zero."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+_VHID = re.compile(r"[1-9][0-9]{0,2}")
 
 _MARK = re.compile(r"(0x[0-9a-fA-F]{1,8}|[0-9]{1,10})(?:/(0x[0-9a-fA-F]{1,8}|[0-9]{1,10}))?")
 
@@ -44,6 +46,24 @@ _PROTOCOLS: Mapping[str, int] = {
     "udplite": 136,
 }
 """The protocols that pass a firewall, by the names that /etc/protocols and nft have for them. Ref: IANA."""
+
+Refusal = tuple[KeyPath, object, str]
+"""What was refused and why: where below the key, the raw value, and what should be written instead."""
+
+
+class PartsError(ValueError):
+    """Parts of a table are not what they should be."""
+
+    def __init__(self, parts: list[Refusal]) -> None:
+        super().__init__(parts)
+        self.parts = parts
+
+
+class Node(NamedTuple):
+    """One vhid of a virtual host, and what a host has for it."""
+
+    vhid: int
+    advskew: int
 
 
 def integer(what: str, low: int, high: int) -> Callable[[Any], int]:
@@ -94,6 +114,37 @@ def table(form: str) -> Reader:
         return raw
 
     return read
+
+
+def nodes(raw: Any) -> tuple[Node, ...]:
+    """The nodes of a virtual host that shares its traffic, ascending by vhid."""
+    if not isinstance(raw, dict):
+        raise ValueError(f"must be a table from vhid to advskew, {NODES_FORM}, not {kind(raw)}")
+    read_advskew = integer("advskew", 0, 254)
+    found: list[Node] = []
+    refused: list[Refusal] = []
+    for name, advskew in raw.items():
+        try:
+            found.append(Node(_vhid(name), read_advskew(advskew)))
+        except ValueError as error:
+            refused.append(((name,), advskew, str(error)))
+    if refused:
+        raise PartsError(refused)
+    if len(found) == 1:
+        raise ValueError("one node is no sharing: use vhid and advskew")
+    if not 2 <= len(found) <= NODES_LIMIT:
+        raise ValueError(f"a virtual host has 2 to {NODES_LIMIT} nodes, not {len(found)}")
+    return tuple(sorted(found))
+
+
+NODES_FORM = "{ 1 = 0, 2 = 100 }"
+"""What nodes look like."""
+
+
+def _vhid(name: str) -> int:
+    if not _VHID.fullmatch(name) or int(name) > 255:
+        raise ValueError(f"a node is named by its vhid, 1 to 255, as in {NODES_FORM}")
+    return int(name)
 
 
 def interface_name(raw: Any) -> str:
