@@ -14,6 +14,7 @@ from carpd.events import CarpState, Family
 from carpd.wire.arp import ArpPacket
 from carpd.wire.carp import Advertisement
 from carpd.wire.ndp import NeighborAdvertisement
+from carpd.wire.sharing_probe import SharingProbe
 
 
 class Reason(enum.Enum):
@@ -68,8 +69,15 @@ class TakeAddresses:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenShare:
+    """Action: of the traffic that is shared take this node's part from now on, while its advertisements leave."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
 class SurrenderLease:
-    """Action: close the gate now: not one more frame is answered for the virtual host."""
+    """Action: close the gate now: not one more frame is answered for the virtual host, or taken for the node."""
 
     host: str
 
@@ -92,6 +100,27 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """Action: answer who asks where a shared address is; best effort, as they ask again."""
+
+    host: str
+    """The node that answers."""
+    answer: ArpPacket | NeighborAdvertisement
+    mac: bytes
+    """Of who asked."""
+    destination: bytes = b""
+    """The IPv6 address that a neighbour advertisement goes to."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendProbe:
+    """Action: send this to CARP's group, and to the MAC that the nodes share if there is one; best effort."""
+
+    host: str
+    probe: SharingProbe
+
+
+@dataclass(frozen=True, slots=True)
 class StateChanged:
     """Fact: the role of a virtual host changed."""
 
@@ -111,6 +140,25 @@ class DemotionChanged:
     reason: str
 
 
-Action = SendAdvertisement | SendWithOwnMac | TakeAddresses | SurrenderLease | ReleaseAddresses | Announce
-Fact = StateChanged | DemotionChanged
+@dataclass(frozen=True, slots=True)
+class SharingChanged:
+    """Fact: something is wrong, from now on or no longer, with how traffic is shared."""
+
+    virtual_host: str
+    finding: str
+    present: bool
+
+
+Action = (
+    SendAdvertisement
+    | SendWithOwnMac
+    | TakeAddresses
+    | OpenShare
+    | SurrenderLease
+    | ReleaseAddresses
+    | Announce
+    | Answer
+    | SendProbe
+)
+Fact = StateChanged | DemotionChanged | SharingChanged
 Effect = Action | Fact

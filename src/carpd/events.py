@@ -67,7 +67,10 @@ class HostPrepared:
 
 @dataclass(frozen=True, slots=True)
 class FrameReceived:
-    """An Ethernet frame of IP protocol 112, as it came; `now` is when the kernel received it."""
+    """An Ethernet frame, as it came; `now` is when the kernel received it.
+
+    It is of IP protocol 112; or, where traffic is shared, an ARP request, a neighbour solicitation or a sharing probe.
+    """
 
     interface: str
     frame: bytes

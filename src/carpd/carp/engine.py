@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from errno import ENOBUFS, ENOMEM
 from typing import Any
 
+from carpd.carp.balancing import Sharing
 from carpd.carp.demotion import Demotion
 from carpd.carp.virtual_host import VirtualHost
 from carpd.config.model import VirtualHostConfig
-from carpd.effects import DemotionChanged, Effect, Reason
+from carpd.effects import DemotionChanged, Effect, Reason, SendAdvertisement
 from carpd.errors import DecodeError
 from carpd.events import (
     AdvertisementSent,
@@ -36,8 +38,10 @@ from carpd.events import (
     TimersDue,
 )
 from carpd.stats import CarpCounters
-from carpd.wire import carp
+from carpd.wire import carp, sharing_probe
+from carpd.wire.ethernet import ETHERTYPE_ARP, EthernetFrame
 from carpd.wire.frames import ReceivedPacket, decode_ip_frame
+from carpd.wire.ipv6 import NEXT_HEADER_ICMPV6
 
 CARP_VERSION = 2
 _GROUPS = (carp.GROUP4, carp.GROUP6)
@@ -57,6 +61,8 @@ class CarpEngine:
         self.groups: dict[str, Demotion] = {}
         self.interfaces: dict[str, InterfaceChanged] = {}
         self.interface_counters: dict[str, CarpCounters] = {}
+        self.sharing: dict[str, Sharing] = {}
+        """The virtual hosts whose nodes share traffic, by name."""
         self._by_vhid: dict[tuple[str, int], VirtualHost] = {}
         self._timers: list[tuple[int, str]] = []
         """A heap of (time, host): when to look at the host. Most deadlines only move away, so that one entry lasts."""
@@ -117,18 +123,24 @@ class CarpEngine:
             demotion = self.groups[config.group]
             known = self.hosts.get(config.name)
             if known is None:
-                self._add(VirtualHost(config, demotion, event.seed + number), now)
+                self._add(now, config, demotion, event.seed + number)
             elif known.config != config:
                 old = known.config
                 effects += self._rearm(known, known.reconfigure(now, config, demotion))
+                if config.balancing:
+                    self.sharing[config.virtual_host].reconfigure(config)
                 if old.group != config.group:
                     effects += self._forget_failures(now, old)
         for interface in sorted(interfaces):
             effects += self._demote_for_link(now, interface)
         return effects
 
-    def _add(self, host: VirtualHost, now: int) -> None:
-        config = host.config
+    def _add(self, now: int, config: VirtualHostConfig, demotion: Demotion, seed: int) -> None:
+        if config.balancing:
+            sharing = self.sharing.setdefault(config.virtual_host, Sharing(config))
+            host = sharing.nodes[config.vhid] = VirtualHost(config, demotion, seed, sharing.holders)
+        else:
+            host = VirtualHost(config, demotion, seed)
         self.hosts[config.name] = host
         self._by_vhid[config.interface, config.vhid] = host
         self.interface_counters.setdefault(config.interface, CarpCounters())
@@ -141,6 +153,11 @@ class CarpEngine:
         config = host.config
         del self.hosts[config.name], self._by_vhid[config.interface, config.vhid]
         self._queued.pop(config.name, None)
+        if config.balancing:
+            sharing = self.sharing[config.virtual_host]
+            del sharing.nodes[config.vhid]
+            if not sharing.nodes:
+                del self.sharing[config.virtual_host]
         return effects + self._forget_failures(now, config)
 
     # Interfaces
@@ -215,7 +232,9 @@ class CarpEngine:
         except DecodeError:
             counters.hdrops += 1
             return []
-        if packet is None or packet.protocol != carp.PROTOCOL or not self._is_for_us(event.interface, packet):
+        if packet is None or packet.protocol != carp.PROTOCOL:
+            return self._of_sharing(now, event, packet)
+        if not self._is_for_us(event.interface, packet):
             return []
         _count_received(counters, packet)
         if packet.ttl != carp.TTL:
@@ -267,6 +286,22 @@ class CarpEngine:
         known = self.interfaces.get(interface)
         return known is not None and packet.destination in known.addresses
 
+    def _of_sharing(self, now: int, event: FrameReceived, packet: ReceivedPacket | None) -> list[Effect]:
+        """What else concerns virtual hosts that share: who asks for their addresses, and how others share."""
+        effects: list[Effect] = []
+        frame = EthernetFrame.from_bytes(event.frame)
+        for sharing in self.sharing.values():
+            if sharing.config.interface != event.interface:
+                continue
+            with suppress(DecodeError):  # not for us, or nonsense: it is not answered
+                if frame.ethertype == ETHERTYPE_ARP:
+                    effects += sharing.answer_arp(frame)
+                elif frame.ethertype == sharing_probe.ETHERTYPE:
+                    effects += sharing.hear(now, frame)
+                elif packet is not None and packet.protocol == NEXT_HEADER_ICMPV6:
+                    effects += sharing.answer_neighbor(packet)
+        return effects
+
     # Timers
 
     def _timers_due(self, now: int, event: TimersDue) -> list[Effect]:
@@ -279,7 +314,10 @@ class CarpEngine:
         for host in due:
             if host.state is CarpState.MASTER:  # and has been for an interval, without a failure: they are ours
                 effects += self._demote(now, host.config.group, _take_reason(host.config), 0)
-            effects += self._rearm(host, host.handle_timers(now, event.heard_until))
+            followed = host.handle_timers(now, event.heard_until)
+            effects += self._rearm(host, followed)
+            if host.config.balancing and any(isinstance(effect, SendAdvertisement) for effect in followed):
+                effects += self.sharing[host.config.virtual_host].probe(now, host)
         return effects
 
     def _rearm(self, host: VirtualHost, effects: list[Effect]) -> list[Effect]:
@@ -346,7 +384,7 @@ class CarpEngine:
 
 def _is_another_host(old: VirtualHostConfig, new: VirtualHostConfig) -> bool:
     """Whether the device and the gate of the old one don't serve for the new one."""
-    return (old.interface, old.vhid, old.mac) != (new.interface, new.vhid, new.mac)
+    return (old.interface, old.vhid, old.mac, old.balancing) != (new.interface, new.vhid, new.mac, new.balancing)
 
 
 def _count_received(counters: CarpCounters, packet: ReceivedPacket) -> None:

@@ -30,12 +30,18 @@ class HostStatus:
     reason: Reason | None
     waits_for: str
     """Why it is INIT, in words; empty otherwise."""
+    serves: bool
+    """Whether traffic is taken here: a node that shares waits for a living predecessor before."""
     advskew: int
     """As it is sent: with the demotion, where the mode says so."""
     demotion: int
     demotion_reasons: dict[str, int]
     heard: HeardMaster | None
     counters: CarpCounters
+    findings: tuple[str, ...] = ()
+    """What is wrong with how the virtual host's traffic is shared, a line each."""
+    taken: int | None = None
+    """Packets that the kernel took for this node: the driver knows. None if nothing is shared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +63,13 @@ def host_status(engine: CarpEngine, name: str) -> HostStatus:
         since_ns=host.since,
         reason=host.reason,
         waits_for=_waits_for(engine, name) if host.state is CarpState.INIT else "",
+        serves=host.serves,
         advskew=host.advskew,
         demotion=host.demotion.total,
         demotion_reasons=dict(host.demotion.reasons),
         heard=HeardMaster(*heard) if heard else None,
         counters=replace(host.counters),
+        findings=engine.sharing[host.config.virtual_host].findings if host.config.balancing else (),
     )
 
 
@@ -83,5 +91,6 @@ def _waits_for(engine: CarpEngine, name: str) -> str:
     if not known.up:
         return f"link of {interface} is down"
     if not host.prepared:
-        return f"{host.config.device} is being prepared"
+        what = "the sharing of its traffic" if host.config.balancing else host.config.device
+        return f"{what} is being prepared"
     return ""

@@ -9,6 +9,10 @@ socket, clock, log or chance.
          |   a run condition fails  |   +------------------ a better master is heard ---------------+  |
          +--------------------------+------------------------------------------------------------------+
 
+Where it is one of several nodes that share a set of addresses (`balancing`), every packet reaches all hosts, and two
+must never take one. So a node closes its share before it says that it leaves or yields; and who takes over from a
+master that lives opens its own when that was said, or after YIELD_LIMIT_NS.
+
 Ref: spec carp §7 to §12; OpenBSD sys/netinet/ip_carp.c, carp_proto_input_c and carp_setrun.
 """
 
@@ -25,6 +29,7 @@ from carpd.carp.send_errors import SendErrors
 from carpd.config.model import Address, VirtualHostConfig
 from carpd.effects import (
     Effect,
+    OpenShare,
     Reason,
     ReleaseAddresses,
     SendAdvertisement,
@@ -36,11 +41,15 @@ from carpd.effects import (
 from carpd.events import CarpState, Family, InterfaceChanged
 from carpd.stats import CarpCounters
 from carpd.units import MILLISECOND, SECOND, SKEW, interval_ns
-from carpd.wire.carp import BOW_OUT, Advertisement
+from carpd.wire.carp import ADVERTISEMENT, BOW_OUT, YIELDED, Advertisement
 from carpd.wire.carp_auth import Authenticator
 
 SUCCESSOR_LIMIT_NS = 100 * MILLISECOND
 """How long a master that leaves waits to hear its successor, whose answer takes about a millisecond."""
+
+YIELD_LIMIT_NS = 10 * MILLISECOND
+"""How long a node that took over from a living master waits to hear that this has closed its share. A BSD does not say
+so, but has long done it: carpd's own process is late by 7 ms at the most. Ref: design §7, timers."""
 
 _UNSPECIFIED_SOURCES = (bytes(4), bytes(16))
 
@@ -64,7 +73,10 @@ class _Leaving(NamedTuple):
 class VirtualHost:
     """Who answers for one vhid on one interface: this node, or another."""
 
-    def __init__(self, config: VirtualHostConfig, demotion: Demotion, seed: int) -> None:
+    def __init__(
+        self, config: VirtualHostConfig, demotion: Demotion, seed: int, holders: set[str] | None = None
+    ) -> None:
+        """`holders` are the nodes with the same addresses, by name, that have taken them."""
         self.state = CarpState.INIT
         self.since = 0
         self.reason: Reason | None = None
@@ -79,6 +91,9 @@ class VirtualHost:
         self._announce_countdown = 0
         self._answered_worse_master = False
         self._leaving: _Leaving | None = None
+        self._holders: set[str] = set() if holders is None else holders
+        self._open_at: int | None = None
+        """A master that shares, and still waits for its predecessor: until when at the latest."""
         self._configure(config, demotion)
 
     def _configure(self, config: VirtualHostConfig, demotion: Demotion) -> None:
@@ -99,7 +114,8 @@ class VirtualHost:
     def deadline(self) -> int | None:
         """When `handle_timers` is wanted next, in nanoseconds. Early calls are harmless."""
         if self.state is CarpState.MASTER:
-            return self._leaving.until if self._leaving else self._advertise_at
+            due = self._leaving.until if self._leaving else self._advertise_at
+            return due if self._open_at is None else min(due, self._open_at)
         if self.state is CarpState.BACKUP:
             return min(self._master_down.values())
         return None
@@ -112,6 +128,11 @@ class VirtualHost:
     @property
     def preference(self) -> Preference:
         return own_preference(self.config, self.demotion.total)
+
+    @property
+    def serves(self) -> bool:
+        """Whether traffic is taken here, as far as advertisements leave."""
+        return self.state is CarpState.MASTER and self._open_at is None
 
     @property
     def _can_run(self) -> bool:
@@ -128,11 +149,7 @@ class VirtualHost:
         """The device and the gate stand; for a master they were made anew: it takes what is its own again."""
         self.prepared = True
         if self.state is CarpState.MASTER:
-            return [
-                TakeAddresses(self.config.name, self.config.addresses),
-                *self._advertise(now),
-                *self._announce(),
-            ]
+            return [*self._take(), *self._advertise(now), *self._begin_to_serve()]
         return self.run(now)
 
     def farewell(self, interface: str) -> list[Effect]:
@@ -151,10 +168,12 @@ class VirtualHost:
     def leave(self, now: int, to: CarpState, reason: Reason) -> list[Effect]:
         """A planned move: a master bows out, and answers until its successor is heard, so that no packet is lost.
 
-        Without a successor it becomes `to`, BACKUP or INIT, a tenth of a second later.
+        Without a successor it becomes `to`, BACKUP or INIT, a tenth of a second later. A node that shares does it now.
         """
         if self.state is not CarpState.MASTER:
             return self.halt(now, reason) if to is CarpState.INIT else []
+        if self.config.balancing:
+            return [*self._step_down(bow_out=True), *self._become(now, to, reason)]
         self._leaving = _Leaving(to, reason, now + SUCCESSOR_LIMIT_NS)
         return [*self._messages(BOW_OUT, BOW_OUT)]
 
@@ -198,6 +217,8 @@ class VirtualHost:
         self._sequence.heard(message.counter)
         if self.state is CarpState.INIT:
             return []
+        if self.config.balancing and message.type == YIELDED:
+            return self._open() if self._open_at is not None else []
         self.heard = Heard(source, message, now)
         own, ad = self.preference, Preference.heard(message, self.config.demotion)
         if self.state is CarpState.MASTER:
@@ -209,8 +230,9 @@ class VirtualHost:
         """Do what is due: advertise by the clock, take over by what has been heard until then."""
         if self.state is CarpState.MASTER and self._leaving:
             return self._left(now) if now >= self._leaving.until else []
-        if self.state is CarpState.MASTER and now >= self._advertise_at:
-            return self._advertise_by_timer(now)
+        if self.state is CarpState.MASTER:
+            opened = self._open() if self._open_at is not None and now >= self._open_at else []
+            return [*opened, *(self._advertise_by_timer(now) if now >= self._advertise_at else ())]
         if self.state is CarpState.BACKUP and heard_until >= min(self._master_down.values()):
             return self._become_master(now, Reason.MASTER_DOWN)
         return []
@@ -295,16 +317,18 @@ class VirtualHost:
         itself, for others may have our MAC, or a switch our port.
 
         The advertisement opens the gate, but nothing is behind it any more, and it is closed again.
-        Ref: spec carp §7.1, ucarp does it.
+        Where traffic is shared, the better one waits for it. Ref: spec carp §7.1, ucarp does it.
         """
         if ad == own:  # it would yield as well
             return []
+        if self.config.balancing:
+            return self._with_own_mac(self.config.interface, self.config.advbase, self.advskew, YIELDED)
         word = self._with_own_mac(self.config.interface, self.config.advbase, self.advskew)
         return [*word, SurrenderLease(self.config.name)]
 
-    def _with_own_mac(self, interface: str, advbase: int, advskew: int) -> list[Effect]:
+    def _with_own_mac(self, interface: str, advbase: int, advskew: int, kind: int = ADVERTISEMENT) -> list[Effect]:
         return [
-            SendWithOwnMac(self.config.name, interface, sent.family, sent.message)
+            SendWithOwnMac(self.config.name, interface, sent.family, replace(sent.message, type=kind))
             for sent in self._messages(advbase, advskew)
         ]
 
@@ -354,12 +378,29 @@ class VirtualHost:
         self._master_down.clear()
         self._announce_countdown = REPEAT_AFTER
         self._answered_worse_master = False
-        return [
-            TakeAddresses(self.config.name, self.config.addresses),
-            *self._advertise(now),
-            *self._announce(),
-            changed,
-        ]
+        if self.config.balancing and reason is not Reason.MASTER_DOWN:  # a dead one's lease has run out
+            self._open_at = now + YIELD_LIMIT_NS
+        return [*self._take(), *self._advertise(now), *self._begin_to_serve(), changed]
+
+    def _take(self) -> list[Effect]:
+        self._holders.add(self.config.name)
+        return [TakeAddresses(self.config.name, self.config.addresses)]
+
+    def _begin_to_serve(self) -> list[Effect]:
+        """Behind an advertisement: tell where the addresses are now, or take our share. Hosts that share are all there,
+        and say nothing. Ref: spec carp §12.
+        """
+        if not self.config.balancing:
+            return self._announce()
+        return self._open() if self._open_at is None else []
+
+    def _open(self) -> list[Effect]:
+        self._open_at = None
+        return [OpenShare(self.config.name)]
+
+    def _become(self, now: int, to: CarpState, reason: Reason) -> list[Effect]:
+        """BACKUP or INIT, of a master that has stepped down."""
+        return self._become_backup(now, reason) if to is CarpState.BACKUP else [self._enter(now, to, reason)]
 
     def _become_backup(self, now: int, reason: Reason) -> list[Effect]:
         self._arm_master_down(now)
@@ -368,24 +409,21 @@ class VirtualHost:
     def _left(self, now: int) -> list[Effect]:
         assert self._leaving is not None, "only who is leaving has left"
         to, reason, _ = self._leaving
-        effects = self._step_down(bow_out=False)
-        if to is CarpState.BACKUP:
-            return [*effects, *self._become_backup(now, reason)]
-        return [*effects, self._enter(now, to, reason)]
+        return [*self._step_down(bow_out=False), *self._become(now, to, reason)]
 
     def _step_down(self, bow_out: bool) -> list[Effect]:
         """Give up what a master has; nothing if we are none."""
         if self.state is not CarpState.MASTER:
             return []
-        return [
-            *(self._messages(BOW_OUT, BOW_OUT) if bow_out else ()),
-            SurrenderLease(self.config.name),
-            ReleaseAddresses(self.config.name, self.config.addresses),
-        ]
+        words: list[Effect] = [*self._messages(BOW_OUT, BOW_OUT)] if bow_out else []
+        end: list[Effect] = [SurrenderLease(self.config.name)]
+        self._holders.discard(self.config.name)
+        gone: list[Effect] = [] if self._holders else [ReleaseAddresses(self.config.name, self.config.addresses)]
+        return [*end, *words, *gone] if self.config.balancing else [*words, *end, *gone]
 
     def _enter(self, now: int, new: CarpState, reason: Reason) -> StateChanged:
         old, self.state = self.state, new
-        self._leaving = None
+        self._leaving = self._open_at = None
         self.since, self.reason = now, reason
         if new is CarpState.INIT:
             self.heard, self._send_errors = None, SendErrors()
@@ -437,7 +475,7 @@ class VirtualHost:
         return effects
 
     def _announce(self) -> list[Effect]:
-        if self._leaving:
+        if self._leaving or self.config.balancing:
             return []
         assert self.interface is not None, "a master has an interface"
         return [announcement(self.config, self.interface.mac, self.interface.router)]

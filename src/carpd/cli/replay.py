@@ -9,10 +9,14 @@ from pathlib import Path
 
 from carpd.effects import (
     Announce,
+    Answer,
     Effect,
+    OpenShare,
     ReleaseAddresses,
     SendAdvertisement,
+    SendProbe,
     SendWithOwnMac,
+    SharingChanged,
     StateChanged,
     SurrenderLease,
     TakeAddresses,
@@ -21,6 +25,7 @@ from carpd.errors import DecodeError
 from carpd.events import Configure, Event, FrameReceived, InterfaceChanged, TimersDue
 from carpd.trace.recording import Step, replay
 from carpd.units import SECOND
+from carpd.wire.ethernet import format_mac
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,6 +88,14 @@ def _effect(effect: Effect) -> str:
     if isinstance(effect, (TakeAddresses, ReleaseAddresses)):
         what = "take" if isinstance(effect, TakeAddresses) else "release"
         return f"{effect.host}: {what} {' '.join(str(address) for address in effect.addresses)}"
+    if isinstance(effect, OpenShare):
+        return f"{effect.host}: take its share"
+    if isinstance(effect, Answer):
+        return f"{effect.host}: answer {format_mac(effect.mac)}"
+    if isinstance(effect, SendProbe):
+        return f"{effect.host}: send a sharing probe"
+    if isinstance(effect, SharingChanged):
+        return f"{effect.virtual_host}: {'' if effect.present else 'no longer: '}{effect.finding}"
     if isinstance(effect, SurrenderLease):
         return f"{effect.host}: close the gate"
     if isinstance(effect, Announce):

@@ -21,6 +21,13 @@ BOW_OUT = 255
 _LAYOUT = struct.Struct("!BBBBBBHQ20s")  # version/type, vhid, advskew, authlen, demotion, advbase, sum, counter, digest
 SIZE = _LAYOUT.size
 
+ADVERTISEMENT = 1
+YIELDED = 2
+"""The type of our own for the last word of a node that shares traffic: it has stepped down, its share is free.
+
+The BSDs don't look at the type, and take it for a worse master's advertisement. Ref: spec carp §6; captures, FreeBSD 13.
+"""
+
 _VERSION_TYPE = 0x21  # of CARP and of VRRPv2 alike
 _VRRP3_VERSION_TYPE = 0x31
 
@@ -39,7 +46,7 @@ class Advertisement:
     counter: int = 0
     digest: bytes = bytes(20)
     version: int = 2
-    type: int = 1
+    type: int = ADVERTISEMENT
     authlen: int = 7
 
     @classmethod
@@ -84,6 +91,11 @@ class Advertisement:
 def virtual_mac(vhid: int) -> bytes:
     """The link-layer address of a virtual host, for IPv4 and IPv6."""
     return b"\x00\x00\x5e\x00\x01" + bytes((vhid,))
+
+
+def multicast_mac(vhid: int) -> bytes:
+    """The link-layer address that switches flood, of a leader in `balancing ip`. Ref: spec carp §1.1."""
+    return b"\x01" + virtual_mac(vhid)[1:]
 
 
 def checksum_ok(payload: bytes) -> bool:

@@ -116,19 +116,24 @@ def advertisement_frame(
     return EthernetFrame(destination_mac or multicast_mac(destination), source_mac, ethertype, packet).to_bytes()
 
 
-def arp_frame(arp: ArpPacket, ethernet_source: bytes | None = None) -> bytes:
-    """An ARP packet to all hosts; it comes from the MAC that it tells of unless another is given."""
-    return EthernetFrame(BROADCAST, ethernet_source or arp.sender_mac, ETHERTYPE_ARP, arp.to_bytes()).to_bytes()
+def arp_frame(arp: ArpPacket, ethernet_source: bytes | None = None, destination: bytes = BROADCAST) -> bytes:
+    """An ARP packet, to all hosts unless told; it comes from the MAC that it tells of unless another is given."""
+    return EthernetFrame(destination, ethernet_source or arp.sender_mac, ETHERTYPE_ARP, arp.to_bytes()).to_bytes()
 
 
-def neighbor_advertisement_frame(advertisement: NeighborAdvertisement) -> bytes:
-    """An unsolicited neighbour advertisement to all nodes, from the address and the MAC that it tells of."""
+def neighbor_advertisement_frame(
+    advertisement: NeighborAdvertisement,
+    ethernet_source: bytes | None = None,
+    destination: bytes = ndp.ALL_NODES,
+    destination_mac: bytes | None = None,
+) -> bytes:
+    """A neighbour advertisement, to all nodes unless told, from the address and, likewise, the MAC that it tells of."""
     packet = IPv6Packet(
         source=advertisement.target,
-        destination=ndp.ALL_NODES,
+        destination=destination,
         hop_limit=ndp.HOP_LIMIT,
         next_header=ipv6.NEXT_HEADER_ICMPV6,
-        payload=advertisement.to_bytes(advertisement.target, ndp.ALL_NODES),
+        payload=advertisement.to_bytes(advertisement.target, destination),
     )
-    mac = multicast_mac6(ndp.ALL_NODES)
-    return EthernetFrame(mac, advertisement.mac, ETHERTYPE_IPV6, packet.to_bytes()).to_bytes()
+    mac = destination_mac or multicast_mac6(destination)
+    return EthernetFrame(mac, ethernet_source or advertisement.mac, ETHERTYPE_IPV6, packet.to_bytes()).to_bytes()

@@ -1,0 +1,221 @@
+"""Load sharing: the nodes of one virtual host, each an election of its own, and one set of addresses.
+
+Which packets fall to which node is decided in the kernel (`linux.balance`); here is what the host says for all of its
+nodes: who answers ARP and neighbour discovery, with which MAC, and whether the other hosts share as this one does.
+
+Ref: spec carp §14; OpenBSD sys/netinet/ip_carp.c, carp_lsdrop and carp_iamatch; `arp`: the same file of 2008 to 2014.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from carpd.carp.virtual_host import VirtualHost
+from carpd.config.model import BalancingMode, VirtualHostConfig
+from carpd.effects import Answer, Effect, SendProbe, SharingChanged
+from carpd.events import CarpState
+from carpd.units import SECOND
+from carpd.wire import arp, carp, ndp
+from carpd.wire.carp_auth import KEY_SIZE
+from carpd.wire.ethernet import EthernetFrame, format_mac, multicast_mac4, multicast_mac6
+from carpd.wire.frames import ReceivedPacket
+from carpd.wire.sharing_probe import SharingProbe
+
+MISSED_LIMIT = 3
+"""So many probes of a host come to CARP's group before it is said that those to the shared MAC get lost."""
+FORGET_NS = 5 * SECOND
+"""How long, beyond five intervals, a host that does not probe any more is remembered."""
+PEERS_LIMIT = 32
+"""Hosts that are remembered: a group has no more nodes that would be master of anything."""
+
+GROUP_MAC = multicast_mac4(carp.GROUP4)
+
+_MODES = {mode: number for number, mode in enumerate(BalancingMode, 1)}
+_MODE_NAMES = {number: mode.value for mode, number in _MODES.items()}
+_UNSPECIFIED6 = bytes(16)
+_WORD = 0xFFFFFFFF
+
+
+def shared_mac(config: VirtualHostConfig) -> bytes | None:
+    """The MAC that all frames to the virtual host have; None in `arp` balancing, where each node has its own."""
+    assert config.balancing, "an only node shares nothing"
+    match config.balancing.mode:
+        case BalancingMode.ARP:
+            return None
+        case BalancingMode.IP:
+            return carp.multicast_mac(config.leader_vhid)
+        case BalancingMode.IP_STEALTH | BalancingMode.IP_UNICAST:
+            return carp.virtual_mac(config.leader_vhid)
+
+
+def taken_macs(config: VirtualHostConfig) -> tuple[bytes, ...]:
+    """The destination MACs of the traffic that is shared: one, or one for each node."""
+    assert config.balancing, "an only node shares nothing"
+    shared = shared_mac(config)
+    return (shared,) if shared else tuple(map(carp.virtual_mac, config.balancing.vhids))
+
+
+class ArpHash:
+    """Which node's MAC a client is told in `arp` balancing: a hash of the client's own MAC, keyed by the password.
+
+    Hosts of one byte order agree; ours is the little-endian one. Ref: spec carp §14.3.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key.ljust(KEY_SIZE, b"\0")
+        inner = bytes(byte ^ 0x36 for byte in self._key.ljust(64, b"\0"))
+        words = struct.unpack_from("<4I", hashlib.sha1(inner + b"\x02\x01").digest())
+        self._b, self._c = words[0] ^ words[1], words[2] ^ words[3]
+
+    def of(self, mac: bytes) -> int:
+        """The hash of a link-layer address, 32 bits."""
+        (key_word,) = struct.unpack_from("<I", self._key)
+        (low,) = struct.unpack_from("<I", mac)
+        a = (0x9E3779B9 + low) & _WORD
+        b = (self._b + (mac[5] << 8) + mac[4]) & _WORD
+        c = (self._c + key_word) & _WORD
+        return mix(a, b, c)[2]
+
+
+def mix(a: int, b: int, c: int) -> tuple[int, int, int]:
+    """The reversible mix of three words that BSD's bridges hash with. Ref: spec carp §14.3; Jenkins, 1996."""
+    for first, second, third in ((13, 8, 13), (12, 16, 5), (3, 10, 15)):
+        a = (a - b - c & _WORD) ^ c >> first
+        b = (b - c - a & _WORD) ^ a << second & _WORD
+        c = (c - a - b & _WORD) ^ b >> third
+    return a, b, c
+
+
+@dataclass(slots=True)
+class _Peer:
+    """Another host that shares, as its probes tell."""
+
+    probe: SharingProbe
+    heard_ns: int
+    missed: int = 0
+    """Probes that came to CARP's group, and not to the shared MAC, since the last that did."""
+
+
+class Sharing:
+    """The nodes of one virtual host on this host. It exists while one of them is configured."""
+
+    def __init__(self, config: VirtualHostConfig) -> None:
+        assert config.balancing, "an only node shares nothing"
+        self.config = config
+        self.nodes: dict[int, VirtualHost] = {}
+        """By vhid."""
+        self.holders: set[str] = set()
+        """The nodes, by name, that hold the addresses: the last one gives them up."""
+        self.findings: tuple[str, ...] = ()
+        """What is wrong with how traffic is shared, a line each."""
+        self._vhids = config.balancing.vhids
+        self._mac = shared_mac(config)
+        self._hash = ArpHash(config.key)
+        self._probe = SharingProbe(_MODES[config.balancing.mode], bytes(self._vhids))
+        self._peers: dict[bytes, _Peer] = {}
+
+    def reconfigure(self, config: VirtualHostConfig) -> None:
+        """New settings of the same nodes."""
+        self.config = config
+        self._hash = ArpHash(config.key)
+
+    # ARP and neighbour discovery
+
+    def answer_arp(self, frame: EthernetFrame) -> list[Effect]:
+        """Tell who asks for a shared address, if that falls to a node that is master here. Raise DecodeError."""
+        asked = arp.ArpPacket.from_bytes(frame.payload)
+        target, asker = asked.target_ip, asked.sender_mac
+        if asked.operation != arp.REQUEST or target not in self.config.addresses4 or asked.sender_ip == target:
+            return []
+        node = self._answering(asker)
+        if node is None:
+            return []
+        reply = arp.ArpPacket(arp.REPLY, self._told(node), target, asker, asked.sender_ip)
+        return [Answer(node.config.name, reply, asker)]
+
+    def answer_neighbor(self, packet: ReceivedPacket) -> list[Effect]:
+        """The same over IPv6. Raise DecodeError."""
+        asked = ndp.NeighborSolicitation.from_bytes(packet.payload, packet.source, packet.destination)
+        if packet.ttl != ndp.HOP_LIMIT or asked.target not in self.config.addresses6:
+            return []
+        node = self._answering(asked.mac or packet.source_mac)
+        if node is None or node.interface is None:
+            return []
+        to_all = packet.source == _UNSPECIFIED6  # it wants to know whether the address is free
+        answer = ndp.NeighborAdvertisement(
+            asked.target, self._told(node), router=node.interface.router, solicited=not to_all
+        )
+        mac = multicast_mac6(ndp.ALL_NODES) if to_all else asked.mac or packet.source_mac
+        return [Answer(node.config.name, answer, mac, ndp.ALL_NODES if to_all else packet.source)]
+
+    def _answering(self, asker: bytes) -> VirtualHost | None:
+        """The node that answers this MAC, if it is master here."""
+        leads = self._mac is not None
+        vhid = self._vhids[0 if leads else self._hash.of(asker) % len(self._vhids)]
+        node = self.nodes.get(vhid)
+        return node if node is not None and node.state is CarpState.MASTER else None
+
+    def _told(self, node: VirtualHost) -> bytes:
+        return self._mac or carp.virtual_mac(node.config.vhid)
+
+    # Whether the other hosts share alike
+
+    def probe(self, now: int, node: VirtualHost) -> list[Effect]:
+        """What goes out beside the node's advertisements: of all that are master here the first one does it."""
+        first = next((n for _, n in sorted(self.nodes.items()) if n.config.name in self.holders), None)
+        if node is not first:
+            return []
+        return [SendProbe(node.config.name, self._probe), *self._forget(now)]
+
+    def hear(self, now: int, frame: EthernetFrame) -> list[Effect]:
+        """A probe of another host. Those of virtual hosts with no vhid of ours are another group's. Raise DecodeError.
+
+        Without the right digest it is nobody's.
+        """
+        probe = SharingProbe.from_bytes(frame.payload)
+        if not set(probe.vhids) & set(self._vhids) or not probe.is_authentic(frame.payload, self.config.key):
+            return []
+        peer = self._peers.get(frame.source)
+        if peer is None:
+            if len(self._peers) >= PEERS_LIMIT:
+                return []
+            peer = self._peers[frame.source] = _Peer(probe, now)
+        peer.probe, peer.heard_ns = probe, now
+        if frame.destination == GROUP_MAC:
+            peer.missed += 1
+        elif frame.destination == self._mac:
+            peer.missed = 0
+        return self._forget(now)
+
+    def _forget(self, now: int) -> list[Effect]:
+        """Forget who is not heard any more; tell what has changed."""
+        limit = FORGET_NS + 5 * self.config.advbase * SECOND
+        self._peers = {mac: peer for mac, peer in self._peers.items() if now - peer.heard_ns < limit}
+        old, self.findings = (
+            self.findings,
+            tuple(finding for mac, peer in sorted(self._peers.items()) for finding in self._findings_of(mac, peer)),
+        )
+        name = self.config.virtual_host
+        gone = [SharingChanged(name, finding, present=False) for finding in old if finding not in self.findings]
+        return [*gone, *(SharingChanged(name, new, present=True) for new in self.findings if new not in old)]
+
+    def _findings_of(self, mac: bytes, peer: _Peer) -> list[str]:
+        host, probe, ours = format_mac(mac), peer.probe, self._probe
+        found = []
+        if probe.vhids != ours.vhids:
+            theirs, own = _listed(probe.vhids), _listed(self._vhids)
+            found.append(f"{host} has the nodes {theirs}, this host {own}: list the same on all hosts")
+        if probe.mode != ours.mode:
+            theirs, own = _MODE_NAMES.get(probe.mode, f"mode {probe.mode}"), _MODE_NAMES[ours.mode]
+            found.append(f"{host} has balancing {theirs}, this host {own}: set the same on all hosts")
+        if probe == ours and self._mac is not None and peer.missed >= MISSED_LIMIT:
+            shared = format_mac(self._mac)
+            found.append(f"frames of {host} to {shared} do not arrive: a switch must deliver them to every host")
+        return found
+
+
+def _listed(vhids: Sequence[int]) -> str:
+    return ", ".join(map(str, vhids))
