@@ -11,11 +11,15 @@ from carpd.carp.virtual_host import VirtualHost
 from carpd.config.model import Address, VirtualHostConfig
 from carpd.effects import (
     Announce,
+    Answer,
     DemotionChanged,
     Effect,
+    OpenShare,
     ReleaseAddresses,
     SendAdvertisement,
+    SendProbe,
     SendWithOwnMac,
+    SharingChanged,
     StateChanged,
     SurrenderLease,
     TakeAddresses,
@@ -152,48 +156,67 @@ def demotions(effects: list[Effect]) -> list[tuple[str, int, int]]:
 
 
 class EffectContract:
-    """What a driver has that performs all effects in order, and what it may rely on (design §4, §6)."""
+    """What a driver has that performs all effects in order, and what it may rely on (design §4, §6).
+
+    A node that shares is called NAME:vhid. What NAME holds is held for all of its nodes.
+    """
 
     def __init__(self) -> None:
         self.state: dict[str, CarpState] = {}
         self.held: dict[str, set[Address]] = {}
         self.gate_open: dict[str, bool] = {}
+        self.shares: dict[str, bool] = {}
+        """Of nodes that share: whether their part of the traffic is taken, as far as the gate is open."""
         self.sent: list[SendAdvertisement] = []
 
     def follow(self, effects: list[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, DemotionChanged):
                 assert effect.old != effect.new, effect
-            else:
+            elif not isinstance(effect, SharingChanged):
                 self._follow(effect.host, effect)
 
     def _follow(self, host: str, effect: Effect) -> None:
-        held = self.held.setdefault(host, set())
+        name, _, vhid = host.partition(":")
+        held = self.held.setdefault(name, set())
+        others = any(self.gate_open[node] for node in self.gate_open if node.startswith(name + ":") and node != host)
         match effect:
             case TakeAddresses():
                 held |= set(effect.addresses)
             case SendAdvertisement():
                 assert held, f"advertised before the addresses were taken, or after they were released: {effect}"
                 assert len(effect.message.digest) == 20, effect
-                self.gate_open[host] = True
+                if not (vhid and effect.message.is_bow_out):
+                    self.gate_open[host] = True
+                else:
+                    assert not self.shares.get(host), f"bowed out while it still takes its share: {effect}"
                 self.sent.append(effect)
             case SendWithOwnMac():
-                assert not held, f"who has an address advertises from the MAC that answers: {effect}"
-                self.gate_open[host] = not effect.message.is_bow_out
+                assert vhid or not held, f"who has an address advertises from the MAC that answers: {effect}"
+                assert not self.shares.get(host), f"yields while it still takes its share: {effect}"
+                self.gate_open[host] = not effect.message.is_bow_out and not vhid
             case Announce():
+                assert not vhid, f"one of many announced: {effect}"
                 assert self.gate_open.get(host), f"announced behind a closed gate: {effect}"
+            case OpenShare():
+                assert vhid, f"an only node has no share: {effect}"
+                assert self.gate_open.get(host), f"opened without advertising: {effect}"
+                self.shares[host] = True
+            case Answer() | SendProbe():
+                assert vhid, f"the kernel answers for an only node: {effect}"
+                assert held, f"spoke for addresses that it does not have: {effect}"
             case SurrenderLease():
                 assert held or self.gate_open[host], f"nothing to surrender: {effect}"
-                self.gate_open[host] = False
+                self.gate_open[host] = self.shares[host] = False
             case ReleaseAddresses():
                 assert set(effect.addresses) <= held, f"released what was not held: {effect}"
                 held -= set(effect.addresses)
-                assert held or not self.gate_open[host], f"released before the lease was surrendered: {effect}"
+                assert held or not (self.gate_open[host] or others), f"released before it was surrendered: {effect}"
             case StateChanged():
                 assert effect.old is self.state.get(host, CarpState.INIT), effect
                 assert effect.new is not effect.old, effect
                 self.state[host] = effect.new
         if isinstance(effect, StateChanged):
             is_master = effect.new is CarpState.MASTER
-            assert bool(held) is is_master, f"{effect}, with {held}"
+            assert bool(held) is (is_master or others), f"{effect}, with {held}"
             assert self.gate_open.get(host, False) is is_master, f"{effect}: the gate stands otherwise"

@@ -5,7 +5,8 @@ cut or lost between them. A node is *able* to be master if its process runs, its
 
 Always, whatever goes wrong:
 
-* Silence (rule 3): who is not MASTER has no lease and none of the addresses; a MASTER has them.
+* Silence (rule 3): who is not MASTER has no lease and none of the addresses; a MASTER has them. Of nodes that share
+  the addresses, on one host, each has a lease, and all are one host's as long as one is MASTER.
 * Lease (rule 1): when a BACKUP takes over by its timer nobody still answers by virtue of advertisements that all came
   to the BACKUP. So a master that dies, hangs or is paused is silent before it is replaced. Two clocks may differ by
   what they differ in a master-down time. With advbase 0 each must know how long the others wait.
@@ -13,7 +14,8 @@ Always, whatever goes wrong:
 While nodes hear each other, and so do all that matter:
 
 * Overlap: two nodes that answer for the same virtual host notice in a round trip; where their ignorance comes from a
-  fault that has ended, or from an operator's order, one interval later.
+  fault that has ended, or from an operator's order, one interval later. Where traffic is shared, `most_answering` tells
+  tests whether there was any.
 * Hand-over: a successor answers one delay after a bow-out that was sent to an able node (advbase up to 85, and frames
   of one sender in order: a bow-out must not overtake the advertisement before it).
 * Gap: somebody answers, one master-down time after the last change (and the time that who leaves waits to be heard).
@@ -27,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
-from carpd.carp.virtual_host import SUCCESSOR_LIMIT_NS
+from carpd.carp.virtual_host import SUCCESSOR_LIMIT_NS, YIELD_LIMIT_NS
 from carpd.config.model import VirtualHostConfig
 from carpd.effects import Reason, StateChanged
 from carpd.events import CarpState, Family
@@ -63,6 +65,8 @@ class Invariants:
         self._drift_ppm = drift_ppm
         self._explain = explain
         self._last_transition = 0
+        self.most_answering = dict.fromkeys(self.hosts, 0)
+        """How many nodes answered at one moment, at the most, since a test has last set it."""
         self._overlap_since: dict[tuple[str, int, int], int] = {}
         self._gap_since: dict[str, int] = {}
         self._hand_overs: dict[str, tuple[Node, int]] = {}
@@ -107,11 +111,15 @@ class Invariants:
     def settling_ns(self) -> int:
         """So long after the last change all is as it stays."""
         longest = max(self._master_down_ns(host) + 5 * self._interval_ns(host) for host in self.hosts)
-        return longest + SUCCESSOR_LIMIT_NS + 2 * self._round_trip_ns
+        return longest + SUCCESSOR_LIMIT_NS + YIELD_LIMIT_NS + 2 * self._round_trip_ns
 
     def _slow(self, duration_ns: int) -> int:
         """A duration by the slowest clock, and a late wake-up at its end."""
         return duration_ns + duration_ns * 2 * self._drift_ppm // 1_000_000 + self._lateness_ns
+
+    def _patience_ns(self, host: str) -> int:
+        """How long a new master waits before it takes a share: the timer that ends it may be late."""
+        return self._slow(YIELD_LIMIT_NS) if self._config(host).balancing else 0
 
     # What is told
 
@@ -133,24 +141,35 @@ class Invariants:
             for other in self.nodes
             if other is not node and other.state(host) is CarpState.BACKUP
         ):
-            self._hand_overs[host] = node, self.world.now + self.network.quality.delay_limit_ns
+            self._hand_overs[host] = (
+                node,
+                self.world.now + self.network.quality.delay_limit_ns + self._patience_ns(host),
+            )
 
     # What is checked
 
     def check_silence(self, node: Node) -> None:
         """After every event that a node was told."""
         for host, config in node.configs.items():
-            held = node.kernel.addresses(host)
+            held = node.kernel.addresses(config)
             if node.state(host) is CarpState.MASTER:
                 if held != set(config.addresses) and node.knows_its_interfaces:
                     self._fail(f"{node.number} is MASTER for {host} with the addresses {held}")
-            elif node.engine is not None and (held or node.kernel.lease_left_ns(host, node.clock) > 0):
+                continue
+            others = any(
+                node.state(other.name) is CarpState.MASTER
+                for other in node.configs.values()
+                if other.virtual_host == config.virtual_host
+            )
+            leased = node.kernel.lease_left_ns(host, node.clock) > 0
+            if node.engine is not None and (leased or (held and not others)):
                 self._fail(f"{node.number} is {node.state(host).value} for {host} and would answer")
 
     def check(self) -> None:
         """After every action."""
         for host in self.hosts:
             answering = [node for node in self.nodes if node.answers(host)]
+            self.most_answering[host] = max(self.most_answering[host], len(answering))
             self._check_overlap(host, answering)
             self._check_hand_over(host, answering)
             self._check_gap(host, answering)
@@ -195,7 +214,7 @@ class Invariants:
             self._gap_since.pop(host, None)
             return
         since = max(self._gap_since.setdefault(host, self.world.now), self.last_change + SUCCESSOR_LIMIT_NS)
-        limit = since + self._master_down_ns(host) + self._round_trip_ns
+        limit = since + self._master_down_ns(host) + self._round_trip_ns + self._patience_ns(host)
         if self.world.now > limit and any(self._able(node, host) for node in self.nodes):
             self._fail(f"nobody answers for {host} since {seconds(since)}")
 

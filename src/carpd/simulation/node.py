@@ -13,16 +13,20 @@ from errno import EPERM
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from carpd.carp.announce import answering_mac
+from carpd.carp.announce import sending_mac
 from carpd.carp.engine import CarpEngine
 from carpd.config.model import VirtualHostConfig
 from carpd.effects import (
     Announce,
+    Answer,
     DemotionChanged,
     Effect,
+    OpenShare,
     ReleaseAddresses,
     SendAdvertisement,
+    SendProbe,
     SendWithOwnMac,
+    SharingChanged,
     StateChanged,
     SurrenderLease,
     TakeAddresses,
@@ -46,7 +50,7 @@ from carpd.simulation.kernel import Kernel
 from carpd.simulation.network import Network, Transmission
 from carpd.simulation.world import World
 from carpd.units import SECOND
-from carpd.wire.carp import GROUP4, GROUP6
+from carpd.wire.carp import ADVERTISEMENT, GROUP4, GROUP6
 from carpd.wire.frames import advertisement_frame
 
 FRAMES_PER_WAKE_UP = 4
@@ -151,7 +155,8 @@ class Node:
 
     def answers(self, host: str) -> bool:
         """Whether other hosts on the link reach this node at the addresses."""
-        return self.kernel.answers(host, self.clock) and self.link_is_up(self.configs[host].interface)
+        config = self.configs[host]
+        return self.kernel.answers(config, self.clock) and self.link_is_up(config.interface)
 
     def link_is_up(self, interface: str) -> bool:
         return interface in self.interfaces and self.interfaces[interface].up
@@ -168,8 +173,8 @@ class Node:
         if self.engine is not None:
             self._starts_again = self.stopping
             return
-        for host in self.configs:
-            self.kernel.forget(host)
+        for config in self.configs.values():
+            self.kernel.forget(config)
         self.engine, self.failed_since_start = CarpEngine(), False
         self.operator_demotion.clear()
         self._known_interfaces.clear()
@@ -228,7 +233,7 @@ class Node:
         """The devices and the gates on it go with it."""
         self.interfaces.pop(interface, None)
         for config in self._on(interface):
-            self.kernel.forget(config.name)
+            self.kernel.forget(config)
         self._tell_interfaces()
 
     def restore_interface(self, interface: str) -> None:
@@ -302,24 +307,27 @@ class Node:
             case SendAdvertisement():
                 return AdvertisementSent(effect.host, effect.family, self._send(effect))
             case SendWithOwnMac():
-                if not effect.message.is_bow_out and not self.send_errno:
+                renews = not effect.message.is_bow_out and effect.message.type == ADVERTISEMENT
+                if renews and not self.send_errno:
                     self.kernel.advertised(effect.host, self.clock, self.configs[effect.host].lease_ns)
                 self._transmit(effect, effect.interface, self._mac)
             case TakeAddresses():
                 if self.take_fails:
                     self.failed_since_start = True
                     return TakeFailed(effect.host, EPERM)
-                self.kernel.take(effect.host, effect.addresses)
+                self.kernel.take(self.configs[effect.host], effect.addresses)
+            case OpenShare():
+                self.kernel.open_share(effect.host)
             case SurrenderLease():
                 self.kernel.surrender(effect.host)
             case ReleaseAddresses():
-                self.kernel.release(effect.host, effect.addresses)
+                self.kernel.release(self.configs[effect.host], effect.addresses)
             case StateChanged():
                 self._observer.state_changed(self, effect)
             case DemotionChanged():
                 self._observer.demotion_changed(self, effect)
-            case Announce():
-                pass  # nobody here has an ARP cache
+            case Announce() | Answer() | SendProbe() | SharingChanged():
+                pass  # nobody here has an ARP cache, and all share alike
         return None
 
     def _send(self, effect: SendAdvertisement) -> int:
@@ -328,11 +336,12 @@ class Node:
             self.failed_since_start = True
             return self.send_errno
         config = self.configs[effect.host]
-        self.kernel.advertised(effect.host, self.clock, config.lease_ns)
+        if not (config.balancing and effect.message.is_bow_out):
+            self.kernel.advertised(effect.host, self.clock, config.lease_ns)
         self.sent[effect.host, effect.family] = self._world.now
         if effect.message.is_bow_out:
             self._observer.bowed_out(self, effect.host)
-        self._transmit(effect, config.interface, answering_mac(config, self._mac))
+        self._transmit(effect, config.interface, sending_mac(config, self._mac))
         return 0
 
     def _transmit(self, effect: SendAdvertisement | SendWithOwnMac, interface: str, mac: bytes) -> None:

@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_interface
 
-from carpd.config.model import Address, DemotionMode, MacMode, MasterDownRule, VirtualHostConfig
+from carpd.config.model import (
+    Address,
+    Balancing,
+    BalancingMode,
+    DemotionMode,
+    MacMode,
+    MasterDownRule,
+    VirtualHostConfig,
+)
 from carpd.effects import DemotionChanged, StateChanged
 from carpd.events import CarpState
 from carpd.simulation.faults import Fault, Target, random_fault
@@ -18,6 +26,8 @@ from carpd.simulation.node import Node
 from carpd.simulation.world import Action, World
 from carpd.units import MICROSECOND, MILLISECOND
 
+_FAMILIES = (slice(0, 2), slice(0, 1), slice(1, 2))
+"""Of a virtual host's addresses: both, IPv4, IPv6."""
 _TRANSCRIPT_LIMIT = 120
 """Lines that a failure shows: the last ones."""
 
@@ -196,8 +206,15 @@ def _random_hosts(rng: random.Random, fast: bool) -> list[VirtualHostConfig]:
             [("lan", "eth0", "edge"), ("wan", "eth1", "edge")],
             [("lan", "eth0", "lan"), ("wan", "eth1", "wan")],
             [("lan", "eth0", "edge"), ("wan", "eth1", "edge"), ("dmz", "eth0", "dmz")],
+            [("lan:1", "eth0", "edge"), ("lan:2", "eth0", "edge"), ("wan", "eth1", "edge")],
+            [("lan:1", "eth0", "lan"), ("lan:2", "eth0", "lan"), ("lan:3", "eth0", "lan")],
         )
     )
+    shared = {name for name, _, _ in hosts if ":" in name}
+    balancing = Balancing(
+        virtual_host="lan", mode=rng.choice(list(BalancingMode)), vhids=tuple(range(1, len(shared) + 1))
+    )
+    families = rng.choice(_FAMILIES)
     demotion = DemotionMode.COUNTER if fast else rng.choice(list(DemotionMode))
     master_down = rng.choice(list(MasterDownRule))
     preempt = rng.random() < 0.5
@@ -208,12 +225,13 @@ def _random_hosts(rng: random.Random, fast: bool) -> list[VirtualHostConfig]:
             name=name,
             interface=interface,
             vhid=vhid,
-            addresses=rng.choice((_addresses(vhid), _addresses(vhid)[:1], _addresses(vhid)[1:])),
+            addresses=_addresses(1)[families] if name in shared else _addresses(vhid)[rng.choice(_FAMILIES)],
             key=b"simulated",
             advbase=0 if fast else 1,
             preempt=preempt,
             group=group,
-            mac=mac,
+            mac=MacMode.VIRTUAL if name in shared else mac,
+            balancing=balancing if name in shared else None,
             demotion=demotion,
             master_down=master_down,
             ifdown_demotion_factor=factor,
