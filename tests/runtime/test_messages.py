@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carpd.carp.status import HeardMaster, HostStatus, InterfaceStatus
-from carpd.config.model import MacMode, VirtualHostConfig
-from carpd.effects import DemotionChanged, Reason, StateChanged
+from carpd.config.model import Balancing, BalancingMode, MacMode, VirtualHostConfig
+from carpd.effects import DemotionChanged, Reason, SharingChanged, StateChanged
 from carpd.errors import DecodeError
 from carpd.events import CarpState, Configure, ForceState, HostPrepared, SetDemotion, Shutdown
 from carpd.runtime.messages import CODEC, LogLine, StatusReport, StatusWanted
@@ -27,6 +27,7 @@ HOST = VirtualHostConfig(
     key=b"\x00secret\xff",
     mac=MacMode.REAL,
     peers=(ip_address("192.0.2.3"), ip_address("2001:db8::3")),
+    balancing=Balancing(virtual_host="lan", mode=BalancingMode.IP_STEALTH, vhids=(7, 8)),
 )
 STATUS = HostStatus(
     host="lan",
@@ -34,11 +35,14 @@ STATUS = HostStatus(
     since_ns=1 << 62,
     reason=Reason.READY,
     waits_for="",
+    serves=False,
     advskew=100,
     demotion=1,
     demotion_reasons={"link of eth2 is down": 1},
     heard=HeardMaster(b"\xc0\x00\x02\x02", Advertisement(vhid=7, counter=(1 << 64) - 1), 5),
     counters=CarpCounters(ipackets=3),
+    findings=("something is wrong",),
+    taken=7,
 )
 MESSAGES: dict[str, Any] = {
     "configure": Configure((HOST,), seed=(1 << 64) - 1),
@@ -49,6 +53,7 @@ MESSAGES: dict[str, Any] = {
     "wanted": StatusWanted(1, ("lan",), ("eth1",)),
     "state": StateChanged("lan", CarpState.INIT, CarpState.BACKUP, Reason.READY),
     "demoted": DemotionChanged("edge", 0, 1, "link of eth2 is down"),
+    "sharing": SharingChanged("lan", "something is wrong", present=True),
     "report": StatusReport(1, (STATUS,), (InterfaceStatus("eth1", True, CarpCounters(badttl=2)),)),
     "nothing heard": StatusReport(2, (), ()),
     "log": LogLine(30, 'a "quoted"\nline'),

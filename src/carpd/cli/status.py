@@ -15,7 +15,8 @@ from carpd.control.protocol import DEFAULT_SOCKET, ControlError
 
 _COLOURS = {"MASTER": "\033[32m", "BACKUP": "\033[36m", "INIT": "\033[31m"}
 _PLAIN = "\033[0m"
-_COLUMNS = ("NAME", "STATE", "SINCE", "VHID", "INTERFACE", "ADVSKEW", "DEMOTION", "MASTER", "ADDRESSES")
+_COLUMNS = ("NAME", "STATE", "SINCE", "VHID", "INTERFACE", "ADVSKEW", "DEMOTION", "SHARE", "MASTER", "ADDRESSES")
+_SHARE = _COLUMNS.index("SHARE")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(status))
     elif args.name:
-        print("\n".join(_in_full(status["virtual_hosts"][0])))
+        print("\n".join(line for host in status["virtual_hosts"] for line in _in_full(host)))
     else:
         print("\n".join(_overview(status, coloured=sys.stdout.isatty())))
     return 0
@@ -50,9 +51,11 @@ def _overview(status: dict[str, Any], *, coloured: bool) -> Iterable[str]:
 
 
 def _virtual_hosts(status: dict[str, Any], *, coloured: bool) -> Iterable[str]:
-    rows = [_row(host) for host in status["virtual_hosts"]]
-    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
-    for row in (_COLUMNS, *rows):
+    rows = [_COLUMNS, *(_row(host) for host in status["virtual_hosts"])]
+    if not any(host["balancing"] for host in status["virtual_hosts"]):
+        rows = [row[:_SHARE] + row[_SHARE + 1 :] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         if coloured and row[1] in _COLOURS:
             cells[1] = _COLOURS[row[1]] + cells[1] + _PLAIN
@@ -60,6 +63,8 @@ def _virtual_hosts(status: dict[str, Any], *, coloured: bool) -> Iterable[str]:
     for host in status["virtual_hosts"]:
         if host["waits_for"]:
             yield f"{host['name']}: {host['waits_for']}"
+    findings = {(h["balancing"]["virtual_host"], f) for h in status["virtual_hosts"] for f in h["findings"]}
+    yield from (f"{name}: {finding}" for name, finding in sorted(findings))
     reasons = {(h["group"], r, n) for h in status["virtual_hosts"] for r, n in h["demotion_reasons"].items()}
     for group, reason, amount in sorted(reasons):
         yield f"group {group}: demoted by {amount}: {reason}"
@@ -75,6 +80,7 @@ def _row(host: dict[str, Any]) -> tuple[str, ...]:
         host["interface"],
         _advskew(host),
         str(host["demotion"]),
+        _share(host),
         "this host" if host["state"] == "MASTER" else master["source"] if master else "-",
         " ".join(host["addresses"]),
     )
@@ -100,6 +106,8 @@ def _pfsync(pfsync: dict[str, Any]) -> Iterable[str]:
         yield "  no peer is heard"
     if age is not None:
         yield f"  oldest change that is not confirmed: {age:.3f} s"
+    if pfsync["defer"] and not pfsync["defer"]["working"]:
+        yield f"  defer does not work: {pfsync['defer']['reason']}"
     for title, reasons in (("resynchronised", pfsync["resyncs"]), ("refused by the kernel", pfsync["refused"])):
         for reason, count in reasons.items():
             yield f"  {title} {count} times: {reason}"
@@ -124,14 +132,32 @@ def _in_full(host: dict[str, Any]) -> Iterable[str]:
         "master down": f"after {host['master_down_s']:.3f} s",
         "preempt": "yes" if host["preempt"] else "no",
         "peers": " ".join(host["peers"]),
+        "share": _share_in_full(host),
         "demotion": f"{host['demotion']} (group {host['group']}{reasons})",
         "master": "this host" if host["state"] == "MASTER" and not master else heard,
+        "findings": "; ".join(host["findings"]),
         "counters": " ".join(f"{name} {value}" for name, value in counters.items()) or "all 0",
     }
     yield f"{host['name']}:"
     for title, text in lines.items():
         if text:
             yield f"  {title:<11} {text}"
+
+
+def _share_in_full(host: dict[str, Any]) -> str:
+    balancing = host["balancing"]
+    if not balancing:
+        return ""
+    nodes = " ".join(map(str, balancing["vhids"]))
+    taken = "unknown" if host["taken"] is None else host["taken"]
+    return f"{_share(host)}, balancing {balancing['mode']} among the nodes {nodes}; packets taken: {taken}"
+
+
+def _share(host: dict[str, Any]) -> str:
+    """What this node adds to the host's share of the traffic; "-" if nothing is shared."""
+    if not host["balancing"]:
+        return "-"
+    return f"{100 / len(host['balancing']['vhids']):.3g} %" if host["serves"] else "0 %"
 
 
 def _advskew(host: dict[str, Any]) -> str:

@@ -8,17 +8,25 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
-from carpd.wire import carp, ethernet
+from carpd.wire import carp, ethernet, sharing_probe
+from carpd.wire.ipv6 import HEADER as IPV6_HEADER
+from carpd.wire.ipv6 import NEXT_HEADER_ICMPV6
 
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _AND, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x28, 0x30, 0x54, 0x15, 0x35, 0x06
+_JUMP = 0x05
 _PACKET_TYPE, _VLAN_TAG = 0xFFFFF004, 0xFFFFF02C
 _OTHER_HOST = 3  # PACKET_OTHERHOST, a foreign destination MAC; the next and last one is PACKET_OUTGOING
 _PASS, _DROP = 0xFFFF, 0
 _NETLINK_PORT = 12
+_ARP_REQUEST = 1
+_NEIGHBOR_SOLICITATION = 135
 
 _IP = ethernet.HEADER.size
+_IPV6_HEADER = IPV6_HEADER.size
 _SO_ATTACH_FILTER = 26
 
 
@@ -50,6 +58,56 @@ ADVERTISEMENTS = (
 """On a packet socket: what came to this host, in no VLAN, with IP protocol or next header 112."""
 
 NOTHING = (Instruction(_RETURN, 0, 0, _DROP),)
+
+
+def solicitations(addresses4: Sequence[bytes], addresses6: Sequence[bytes]) -> tuple[Instruction, ...]:
+    """On a packet socket: who asks, in no VLAN, where one of these addresses is, whichever MAC it asks; sharing probes.
+
+    A test skips 255 instructions at the most: each address is a small block of its own, whole parts are jumped over.
+    """
+    ip = (_matches(_IP + 24, address) for address in addresses4)  # an ARP packet's target
+    arp = (
+        Instruction(_LOAD_HALF, 0, 0, _IP + 6),
+        Instruction(_IF_EQUAL, 1, 0, _ARP_REQUEST),
+        Instruction(_RETURN, 0, 0, _DROP),
+        *chain.from_iterable(ip),
+        Instruction(_RETURN, 0, 0, _DROP),
+    )
+    targets = (_matches(_IP + _IPV6_HEADER + 8, address) for address in addresses6)
+    neighbors = (
+        Instruction(_LOAD_BYTE, 0, 0, _IP + 6),
+        Instruction(_IF_EQUAL, 0, 2, NEXT_HEADER_ICMPV6),
+        Instruction(_LOAD_BYTE, 0, 0, _IP + _IPV6_HEADER),
+        Instruction(_IF_EQUAL, 1, 0, _NEIGHBOR_SOLICITATION),
+        Instruction(_RETURN, 0, 0, _DROP),
+        *chain.from_iterable(targets),
+        Instruction(_RETURN, 0, 0, _DROP),
+    )
+    return (
+        Instruction(_LOAD_WORD, 0, 0, _VLAN_TAG),
+        Instruction(_AND, 0, 0, 0x0FFF),
+        Instruction(_IF_EQUAL, 1, 0, 0),
+        Instruction(_RETURN, 0, 0, _DROP),
+        Instruction(_LOAD_HALF, 0, 0, 12),
+        Instruction(_IF_EQUAL, 0, 1, sharing_probe.ETHERTYPE),
+        Instruction(_RETURN, 0, 0, _PASS),
+        Instruction(_IF_EQUAL, 1, 0, ethernet.ETHERTYPE_ARP),
+        Instruction(_JUMP, 0, 0, len(arp)),
+        *arp,
+        Instruction(_IF_EQUAL, 1, 0, ethernet.ETHERTYPE_IPV6),
+        Instruction(_RETURN, 0, 0, _DROP),
+        *neighbors,
+    )
+
+
+def _matches(offset: int, address: bytes) -> tuple[Instruction, ...]:
+    """Pass what has the address there; go on behind this with what has not."""
+    words = struct.unpack(f"!{len(address) // 4}I", address)
+    block: list[Instruction] = []
+    for number, word in enumerate(words):
+        left = 2 * (len(words) - number - 1)
+        block += Instruction(_LOAD_WORD, 0, 0, offset + 4 * number), Instruction(_IF_EQUAL, 0, left + 1, word)
+    return (*block, Instruction(_RETURN, 0, 0, _PASS))
 
 
 def messages_not_of(port: int) -> tuple[Instruction, ...]:

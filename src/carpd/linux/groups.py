@@ -1,12 +1,13 @@
-"""Membership in CARP's multicast groups, told to the link by IGMP and MLD.
+"""Membership in multicast groups, told to the link by IGMP and MLD.
 
-A packet socket receives without it, but switches that snoop send 224.0.0.18 and ff02::12 only to ports with a member.
+A packet socket receives without it, but switches that snoop send a group's packets only to ports with a member.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Collection
 from contextlib import suppress
 
 from carpd.linux import bpf
@@ -17,21 +18,27 @@ _IPV6_MREQ = struct.Struct("=16si")  # group, interface index
 
 
 class GroupMembership:
-    """Is a member of 224.0.0.18 and ff02::12 on an interface until it is closed.
+    """Is a member of groups, packed, on an interface until it is closed.
 
     The sockets are raw ones of protocol 112 with a filter that drops everything. That they exist keeps the kernel from
     answering a peer's unicast advertisements with "protocol unreachable".
     """
 
-    def __init__(self, index: int) -> None:
-        """A host without one of the two families does without that group."""
+    def __init__(self, index: int, groups: Collection[bytes]) -> None:
+        """A host without one of the two families does without its groups."""
         self._members: list[socket.socket] = []
-        with suppress(OSError):
-            member = self._open(socket.AF_INET)
-            member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, _IP_MREQN.pack(carp.GROUP4, bytes(4), index))
-        with suppress(OSError):
-            member = self._open(socket.AF_INET6)
-            member.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, _IPV6_MREQ.pack(carp.GROUP6, index))
+        by_size = {size: [group for group in groups if len(group) == size] for size in (4, 16)}
+        if by_size[4]:
+            with suppress(OSError):
+                member = self._open(socket.AF_INET)
+                for group in by_size[4]:
+                    request = _IP_MREQN.pack(group, bytes(4), index)
+                    member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+        if by_size[16]:
+            with suppress(OSError):
+                member = self._open(socket.AF_INET6)
+                for group in by_size[16]:
+                    member.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, _IPV6_MREQ.pack(group, index))
 
     def _open(self, family: socket.AddressFamily) -> socket.socket:
         member = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, carp.PROTOCOL)

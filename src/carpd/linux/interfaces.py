@@ -9,13 +9,15 @@ import errno
 from pathlib import Path
 
 from carpd.errors import SystemCallError
-from carpd.linux import lease, sysctls
+from carpd.linux import balance, lease, sysctls
 from carpd.linux.addresses import AddressTable, left_behind
 from carpd.linux.links import Link, create_macvlan, delete_links, find_link, links, set_up
 from carpd.linux.sysctls import SysctlJournal
 
 ALIAS = "carpd"
 """The alias of our macvlans: by it they are recognised."""
+
+_UNICAST_IN_MULTICAST = "drop_unicast_in_l2_multicast"
 
 JOURNAL = "sysctls.json"
 """The journal of changed settings, in the state directory."""
@@ -47,6 +49,22 @@ def prepare(device: str, parent: Link, mac: bytes, journal: SysctlJournal) -> in
     return index
 
 
+def prepare_sharing(device: str, parent: Link, journal: SysctlJournal) -> int:
+    """Make an interface ready for addresses that several hosts answer for, which will be on `device`; return its index.
+
+    Unicast packets in multicast frames are for the share gate to take: without it the kernel would take all of UDP.
+    Raise SystemCallError.
+    """
+    _quiet_parent(parent.name, journal)
+    for family in ("ipv4", "ipv6"):
+        journal.set("1", family, "conf", parent.name, _UNICAST_IN_MULTICAST)
+    link = find_link(device)
+    if link is None:
+        raise SystemCallError(f"look at interface {device}", errno.ENODEV, "it is not there")
+    set_up(link.index)
+    return link.index
+
+
 def unprepare() -> list[str]:
     """Delete every macvlan of ours; return their names. Raise SystemCallError."""
     ours = [link for link in links() if link.alias == ALIAS and link.kind == "macvlan"]
@@ -71,6 +89,7 @@ def clean_left_behind(state_dir: Path) -> list[str]:
     for parent in lease.installed():
         lease.remove(parent)
         done.append(f"removed the lease gate of {parent}")
+    done += balance.remove_left_behind()
     for name in SysctlJournal(state_dir / JOURNAL).restore():
         done.append(f"restored net/{'/'.join(name)}")
     return done

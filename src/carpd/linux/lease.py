@@ -13,14 +13,13 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Self
 
 from carpd.errors import SystemCallError
+from carpd.linux import nft
 from carpd.linux.netlink import NetlinkSocket
 from carpd.linux.packets import ADVERTISEMENT_MARK
 from carpd.units import MILLISECOND
@@ -29,7 +28,6 @@ from carpd.wire import carp, netlink, nftnetlink
 _TABLE = "carpd_"
 _LIVE = "live_"
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]")
-_NFT_TIME_LIMIT_S = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +40,14 @@ class Guard:
     addresses: tuple[IPv4Interface | IPv6Interface, ...]
     lease_ns: int
     """How long one advertisement keeps the gate open, in nanoseconds. The gate takes whole milliseconds, rounded up."""
+    nodes: tuple[int, ...] = ()
+    """The vhids of all nodes that share the addresses, `vhid` being the leader's: the host answers while any of them is
+    advertised. Which part of the traffic it takes is `balance`'s to say."""
+
+    @property
+    def renewed_by(self) -> tuple[int, ...]:
+        """The vhids whose advertisements keep it open."""
+        return self.nodes or (self.vhid,)
 
 
 def table_name(parent: str) -> str:
@@ -107,7 +113,7 @@ def _ingress(parent: str, guards: Sequence[Guard]) -> list[str]:
 
 
 def _egress(parent: str, guards: Sequence[Guard]) -> list[str]:
-    vhids = [(str(guard.vhid), guard) for guard in guards]
+    vhids = [(str(vhid), guard) for guard in guards for vhid in guard.renewed_by]
     return [
         "chain egress {",
         f'type filter hook egress device "{parent}" priority 500; policy accept;',
@@ -154,21 +160,7 @@ def install(parent: str, guards: Sequence[Guard]) -> None:
         raise SystemCallError(tried, errno.EINVAL, "nft cannot write the interface's name")
     with NetlinkSocket(netlink.NETFILTER) as kernel:
         stale = _vhids(kernel, parent) - {guard.vhid for guard in guards}
-    _run_nft(tried, render(parent, guards, stale))
-
-
-def _run_nft(tried: str, transaction: str) -> None:
-    nft = shutil.which("nft", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-    if nft is None:
-        raise SystemCallError(tried, errno.ENOENT, "the program nft is missing: install the package nftables")
-    command = [nft, "-f", "-"]
-    try:
-        done = subprocess.run(command, input=transaction, text=True, capture_output=True, timeout=_NFT_TIME_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        raise SystemCallError(tried, errno.ETIMEDOUT, "nft does not end") from None
-    if done.returncode:
-        reason = (done.stderr.splitlines() or ["nft gives no reason"])[0]
-        raise SystemCallError(tried, errno.EINVAL, reason)
+    nft.run(tried, render(parent, guards, stale))
 
 
 def remove(parent: str) -> None:

@@ -1,7 +1,8 @@
 """Advertisements to and from one interface: a packet socket, which the host's own firewall does not reach.
 
 It sees VLANs that stand on the interface, foreign destination MACs and fragments. The filter in the kernel leaves out
-the first two, the engine checks all the rest. Ref: packet(7).
+the first two, the engine checks all the rest. Where traffic is shared, another socket hears who asks for the addresses.
+Ref: packet(7).
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import errno
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from carpd.errors import SystemCallError
 from carpd.linux import bpf, libc
 from carpd.linux.groups import GroupMembership
 from carpd.units import SECOND
-from carpd.wire import carp, ethernet
+from carpd.wire import carp, ethernet, ndp
 
 ADVERTISEMENT_MARK = 0xCA290
 """The firewall mark of all that is sent here: by it the lease gate knows this host's own advertisements."""
@@ -26,7 +29,7 @@ ADVERTISEMENT_MARK = 0xCA290
 _ETH_P_ALL = 0x0003
 _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP, _PACKET_IGNORE_OUTGOING = 1, 23
-_PACKET_MR_MULTICAST = 0
+_PACKET_MR_MULTICAST, _PACKET_MR_UNICAST = 0, 2
 _SO_RCVBUFFORCE, _SO_MARK, _SO_TIMESTAMPNS_NEW = 33, 36, 64
 
 _ADDRESS = struct.Struct("=HHiHBB8s")  # sockaddr_ll: family, protocol, index, device and packet type, MAC length, MAC
@@ -51,29 +54,58 @@ class ReceivedFrame(NamedTuple):
     time_ns: int
 
 
-class PacketSocket:
-    """Sends and receives the advertisements of all virtual hosts on one interface. It never blocks."""
+@dataclass(frozen=True, slots=True)
+class Interest:
+    """What a packet socket receives."""
 
-    def __init__(self, index: int) -> None:
+    program: tuple[bpf.Instruction, ...]
+    groups: tuple[bytes, ...]
+    """Multicast groups, packed, that are joined."""
+    macs: tuple[bytes, ...] = ()
+    """Further destination MACs that the interface must let in."""
+
+    @property
+    def all_macs(self) -> set[bytes]:
+        of_group = {4: ethernet.multicast_mac4, 16: ethernet.multicast_mac6}
+        return {*self.macs, *(of_group[len(group)](group) for group in self.groups)}
+
+
+ADVERTISEMENTS = Interest(bpf.ADVERTISEMENTS, (carp.GROUP4, carp.GROUP6))
+"""Those of all virtual hosts on the interface."""
+
+
+def solicitations(addresses4: Sequence[bytes], addresses6: Sequence[bytes], macs: Sequence[bytes]) -> Interest:
+    """Who asks for these addresses, and sharing probes; and the frames to the MACs, which are not for this socket but
+    which the interface must let in.
+    """
+    groups = tuple(dict.fromkeys(map(ndp.solicited_node, addresses6)))
+    return Interest(bpf.solicitations(addresses4, addresses6), groups, tuple(macs))
+
+
+class PacketSocket:
+    """Sends any frames on one interface, and receives those that are of interest. It never blocks."""
+
+    def __init__(self, index: int, interest: Interest = ADVERTISEMENTS) -> None:
         """Raise SystemCallError."""
         try:
             # Protocol 0 receives nothing: no frame comes in before the filter stands.
             self._socket = socket.socket(
                 socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0
             )
-            self._configure(index)
-            self._groups = GroupMembership(index)
+            self._configure(index, interest)
+            self._groups = GroupMembership(index, interest.groups)
         except OSError as error:
             tried = f"open a packet socket on interface {index}"
             raise SystemCallError(tried, error.errno or 0, error.strerror or str(error)) from error
         self._empty_ns = time.monotonic_ns()
 
-    def _configure(self, index: int) -> None:
-        bpf.attach(self._socket, bpf.ADVERTISEMENTS)
+    def _configure(self, index: int, interest: Interest) -> None:
+        bpf.attach(self._socket, interest.program)
         option = self._socket.setsockopt
         option(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-        for mac in (ethernet.multicast_mac4(carp.GROUP4), ethernet.multicast_mac6(carp.GROUP6)):
-            option(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _GROUP.pack(index, _PACKET_MR_MULTICAST, len(mac), mac))
+        for mac in interest.all_macs:
+            kind = _PACKET_MR_MULTICAST if mac[0] & 1 else _PACKET_MR_UNICAST
+            option(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _GROUP.pack(index, kind, len(mac), mac))
         option(socket.SOL_SOCKET, _SO_TIMESTAMPNS_NEW, 1)
         option(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         with suppress(PermissionError):  # root of a user namespace has to live with the system's limit

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from carpd.linux import libc
 
-_CAP_NET_ADMIN, _CAP_NET_RAW, _CAP_IPC_LOCK, _CAP_SYS_NICE = 12, 13, 14, 23
+_CAP_NET_ADMIN, _CAP_NET_RAW, _CAP_IPC_LOCK, _CAP_SYS_ADMIN, _CAP_SYS_NICE, _CAP_BPF = 12, 13, 14, 21, 23, 39
 _NEEDED = {"CAP_NET_ADMIN": _CAP_NET_ADMIN, "CAP_NET_RAW": _CAP_NET_RAW}
-_HANDED_ON = {**_NEEDED, "CAP_IPC_LOCK": _CAP_IPC_LOCK, "CAP_SYS_NICE": _CAP_SYS_NICE}
+_HANDED_ON = {**_NEEDED, "CAP_IPC_LOCK": _CAP_IPC_LOCK, "CAP_SYS_NICE": _CAP_SYS_NICE, "CAP_BPF": _CAP_BPF}
 
 _MCL_CURRENT, _MCL_FUTURE = 1, 2
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
@@ -52,10 +52,16 @@ def lock_memory() -> str | None:
     return None
 
 
-def missing_capabilities() -> list[str]:
-    """The capabilities without which nothing works and that this process has not, by name."""
+def missing_capabilities(*, bpf: bool = False) -> list[str]:
+    """The capabilities without which nothing works and that this process has not, by name.
+
+    `bpf`: it is to load programs into the kernel, too, as sharing traffic needs it.
+    """
     effective = _effective()
-    return [name for name, number in _NEEDED.items() if not effective >> number & 1]
+    missing = [name for name, number in _NEEDED.items() if not effective >> number & 1]
+    if bpf and not effective & (1 << _CAP_BPF | 1 << _CAP_SYS_ADMIN):
+        missing.append("CAP_BPF")
+    return missing
 
 
 def keep_capabilities_for_children() -> str | None:

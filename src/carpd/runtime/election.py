@@ -18,11 +18,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 from carpd.carp.engine import CarpEngine
 from carpd.carp.status import host_status, interface_status
-from carpd.effects import DemotionChanged, Effect, StateChanged
+from carpd.effects import DemotionChanged, Effect, SharingChanged, StateChanged
 from carpd.errors import DecodeError, SystemCallError
 from carpd.events import (
     AdvertisementSent,
@@ -59,6 +60,10 @@ FRAMES_PER_WAKE_UP = 64
 """Read from one socket before anything else is done: a flood must not keep a master from advertising."""
 
 
+NEIGHBORS_PER_WAKE_UP = 16
+"""Likewise of those who ask where a shared address is: each costs some 0.1 ms."""
+
+
 class _Arrival(NamedTuple):
     time_ns: int
     event: FrameReceived
@@ -90,6 +95,7 @@ class Election:
             self._poll.poll()
             self._timer.acknowledge()
             self._wake_up()
+        self._performer.close()
 
     def _wake_up(self) -> None:
         """Sockets first, then what has become of the links, then the supervisor, then the clock.
@@ -114,9 +120,11 @@ class Election:
         arrivals: list[_Arrival] = []
         for name, port in self._ports.items():
             frames = port.packets.receive(FRAMES_PER_WAKE_UP)
-            arrivals += (_Arrival(frame.time_ns, FrameReceived(name, frame.frame)) for frame in frames)
             if len(frames) == FRAMES_PER_WAKE_UP:
                 heard_until = min(heard_until, frames[-1].time_ns)
+            if port.neighbors is not None:  # these wait for no timer, and no timer for them
+                frames += port.neighbors.receive(NEIGHBORS_PER_WAKE_UP)
+            arrivals += (_Arrival(frame.time_ns, FrameReceived(name, frame.frame)) for frame in frames)
         for arrival in sorted(arrivals, key=lambda a: a.time_ns):
             self._feed(arrival.time_ns, arrival.event)
         return heard_until
@@ -136,7 +144,7 @@ class Election:
                     events.append(outcome)
 
     def _perform(self, effect: Effect) -> Event | None:
-        if isinstance(effect, (StateChanged, DemotionChanged)):
+        if isinstance(effect, (StateChanged, DemotionChanged, SharingChanged)):
             self._tell(effect)
             return None
         outcome = self._performer.perform(effect)
@@ -204,13 +212,27 @@ class Election:
                 self._log(logging.ERROR, f"{link.name}: {error}")
                 return
             self._poll.register(port.packets.fileno(), select.EPOLLIN)
+            self._share(port)
         port.link = link
         self._feed(time.monotonic_ns(), port.as_event())
+
+    def _share(self, port: InterfacePort) -> None:
+        """Hear who asks for what is shared on this interface, by the present configuration."""
+        if port.neighbors is not None:
+            self._poll.unregister(port.neighbors.fileno())
+        try:
+            port.share(config for config in self._performer.configs if config.interface == port.link.name)
+        except SystemCallError as error:
+            self._log(logging.ERROR, f"{port.link.name}: {error}")
+        if port.neighbors is not None:
+            self._poll.register(port.neighbors.fileno(), select.EPOLLIN)
 
     def _drop(self, is_dropped: Callable[[InterfacePort], bool]) -> None:
         for name, port in list(self._ports.items()):
             if is_dropped(port):
                 self._poll.unregister(port.packets.fileno())
+                if port.neighbors is not None:
+                    self._poll.unregister(port.neighbors.fileno())
                 self._ports.pop(name).close()
                 self._feed(time.monotonic_ns(), InterfaceGone(name))
 
@@ -253,6 +275,8 @@ class Election:
         self._performer.configure(message.virtual_hosts)
         wanted = {config.interface for config in message.virtual_hosts}
         self._drop(lambda port: port.link.name not in wanted)
+        for port in self._ports.values():
+            self._share(port)
 
     def _prepared(self, now: int, message: HostPrepared) -> None:
         try:
@@ -260,11 +284,18 @@ class Election:
         except OSError as error:  # it went again: we are told when it is back
             self._log(logging.WARNING, f"{message.host}: the device has gone: {error.strerror}")
             return
+        except SystemCallError as error:
+            self._log(logging.ERROR, f"{message.host}: traffic can't be shared: {error}")
+            return
         self._feed(now, message)
 
     def _report(self, wanted: StatusWanted) -> None:
         engine = self._engine
-        hosts = tuple(host_status(engine, name) for name in wanted.hosts if name in engine.hosts)
+        hosts = tuple(
+            replace(host_status(engine, name), taken=self._performer.taken(name))
+            for name in wanted.hosts
+            if name in engine.hosts
+        )
         interfaces = tuple(
             interface_status(engine, name) for name in wanted.interfaces if name in engine.interface_counters
         )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from carpd.carp.balancing import taken_macs
+from carpd.config.model import VirtualHostConfig
 from carpd.events import Family, InterfaceChanged
 from carpd.linux import sysctls
 from carpd.linux.links import Link, own_addresses, source_addresses
-from carpd.linux.packets import PacketSocket
+from carpd.linux.packets import PacketSocket, solicitations
 from carpd.linux.unicast import UnicastSender
 
 
@@ -16,6 +20,8 @@ class InterfacePort:
         """Open its sockets. Raise SystemCallError."""
         self.link = link
         self.packets = PacketSocket(link.index)
+        self.neighbors: PacketSocket | None = None
+        """Where traffic is shared: hears who asks for the shared addresses."""
         self._unicast = UnicastSender(link.index)
         self._sources: dict[Family, bytes | None] = {}
         self._own: tuple[bytes, ...] = ()
@@ -35,6 +41,18 @@ class InterfacePort:
         self._sources = {Family.IPV4: ipv4, Family.IPV6: ipv6}
         self._own = tuple(own.address for own in own_addresses() if own.index == self.link.index)
 
+    def share(self, configs: Iterable[VirtualHostConfig]) -> None:
+        """Hear who asks for the addresses of these nodes, and let their frames in. Raise SystemCallError."""
+        shared = [config for config in configs if config.balancing]
+        old, self.neighbors = self.neighbors, None
+        if old is not None:
+            old.close()
+        if shared:
+            addresses4 = dict.fromkeys(address for config in shared for address in config.addresses4)
+            addresses6 = dict.fromkeys(address for config in shared for address in config.addresses6)
+            macs = dict.fromkeys(mac for config in shared for mac in taken_macs(config))
+            self.neighbors = PacketSocket(self.link.index, solicitations([*addresses4], [*addresses6], [*macs]))
+
     def send_unicast(self, family: Family, source: bytes, peer: bytes, payload: bytes) -> int:
         """Send to one peer, unless that is this host: all nodes may have one list. Return an errno, 0 for success."""
         return 0 if peer in self._own else self._unicast.send(family, source, peer, payload)
@@ -46,4 +64,6 @@ class InterfacePort:
 
     def close(self) -> None:
         self.packets.close()
+        if self.neighbors is not None:
+            self.neighbors.close()
         self._unicast.close()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from carpd.carp.status import HostStatus, InterfaceStatus
 from carpd.config.model import PfsyncConfig
-from carpd.effects import DemotionChanged, StateChanged
+from carpd.effects import DemotionChanged, SharingChanged, StateChanged
 from carpd.events import Configure, ForceState, HostPrepared, SetDemotion, Shutdown
 from carpd.pfsync.effects import BulkUpdateChanged
 from carpd.pfsync.events import RoleChanged
@@ -90,6 +90,7 @@ CODEC = Codec(
         StatusWanted,
         StateChanged,
         DemotionChanged,
+        SharingChanged,
         StatusReport,
         LogLine,
         Recorded,

@@ -8,17 +8,33 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from errno import EADDRNOTAVAIL, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENODEV
 from functools import singledispatchmethod
 
-from carpd.carp.announce import answering_mac
-from carpd.config.model import VirtualHostConfig
-from carpd.effects import Announce, ReleaseAddresses, SendAdvertisement, SendWithOwnMac, SurrenderLease, TakeAddresses
+from carpd.carp.announce import sending_mac
+from carpd.carp.balancing import GROUP_MAC, shared_mac, taken_macs
+from carpd.config.model import Balancing, VirtualHostConfig
+from carpd.effects import (
+    Announce,
+    Answer,
+    OpenShare,
+    ReleaseAddresses,
+    SendAdvertisement,
+    SendProbe,
+    SendWithOwnMac,
+    SurrenderLease,
+    TakeAddresses,
+)
 from carpd.events import AdvertisementSent, Event, Family, TakeFailed
 from carpd.linux.addresses import AddressTable
+from carpd.linux.balance import ShareGate
 from carpd.linux.lease import LeaseKeeper
 from carpd.runtime.interface_port import InterfacePort
+from carpd.wire import sharing_probe
+from carpd.wire.arp import ArpPacket
 from carpd.wire.carp import GROUP4, GROUP6, Advertisement
+from carpd.wire.ethernet import EthernetFrame
 from carpd.wire.frames import advertisement_frame, arp_frame, neighbor_advertisement_frame
 
 GROUPS = {Family.IPV4: GROUP4, Family.IPV6: GROUP6}
@@ -28,6 +44,18 @@ PEER_IS_AWAY = (EHOSTDOWN, EHOSTUNREACH)
 
 NO_SOURCE = {Family.IPV4: bytes(4), Family.IPV6: None}
 """The source where the interface has no address of its own: FreeBSD sends from 0.0.0.0; IPv6 has no such form."""
+
+
+@dataclass(slots=True)
+class _Shared:
+    """What this process has of a virtual host whose nodes share traffic."""
+
+    gate: ShareGate
+    index: int
+    """Of the interface that the gate is on."""
+    balancing: Balancing
+    holders: set[str] = field(default_factory=set)
+    """The nodes that have the addresses."""
 
 
 class Performer:
@@ -42,18 +70,52 @@ class Performer:
         self._leases = LeaseKeeper()
         self._configs: dict[str, VirtualHostConfig] = {}
         self._device_index: dict[str, int] = {}
+        self._shared: dict[str, _Shared] = {}
+        """By the name of the virtual host."""
 
     def configure(self, configs: Iterable[VirtualHostConfig]) -> None:
         """Know these virtual hosts. For a change: the old and the new ones before it, the new ones after it."""
         self._configs = {config.name: config for config in configs}
+        wanted = {config.virtual_host for config in self._configs.values() if config.balancing}
+        for name in self._shared.keys() - wanted:
+            self._shared.pop(name).gate.detach()
+
+    def close(self) -> None:
+        """Detach what takes shared traffic: nobody decides about it any more."""
+        self.configure(())
 
     @property
     def configs(self) -> Iterable[VirtualHostConfig]:
         return self._configs.values()
 
     def prepared(self, host: str) -> None:
-        """The device of a virtual host is there, perhaps another one than before. Raise OSError if it is not."""
-        self._device_index[host] = socket.if_nametoindex(self._configs[host].device)
+        """The device of a virtual host is there, perhaps another one than before.
+
+        Raise OSError if it is not; SystemCallError if the kernel does not let traffic be shared.
+        """
+        config = self._configs[host]
+        self._device_index[host] = socket.if_nametoindex(config.device)
+        if config.balancing:
+            self._prepare_gate(config, config.balancing, socket.if_nametoindex(config.interface))
+
+    def _prepare_gate(self, config: VirtualHostConfig, balancing: Balancing, index: int) -> None:
+        """One gate serves all nodes of a virtual host, while the interface and the nodes are the same."""
+        known = self._shared.get(config.virtual_host)
+        if known is not None and (known.index, known.balancing) == (index, balancing):
+            return
+        if known is not None:
+            self._shared.pop(config.virtual_host).gate.detach()
+        leases = {c.vhid: c.lease_ns for c in self._configs.values() if c.virtual_host == config.virtual_host}
+        gate = ShareGate(
+            index, config.virtual_host, taken_macs(config), balancing.vhids, [leases[vhid] for vhid in balancing.vhids]
+        )
+        self._shared[config.virtual_host] = _Shared(gate, index, balancing)
+
+    def taken(self, host: str) -> int | None:
+        """How many packets the kernel took for a node; None if it does not share, or its gate does not stand."""
+        config = self._configs.get(host)
+        shared = self._shared.get(config.virtual_host) if config else None
+        return shared.gate.taken()[shared.balancing.vhids.index(config.vhid)] if config and shared else None
 
     @singledispatchmethod
     def perform(self, action: object) -> Event | None:
@@ -74,7 +136,7 @@ class Performer:
             return EADDRNOTAVAIL
         errors = []
         if config.multicast:
-            mac = answering_mac(config, port.mac)
+            mac = sending_mac(config, port.mac)
             frame = advertisement_frame(message, source_mac=mac, source=source, destination=GROUPS[family])
             errors.append(port.packets.send(frame))
         for peer in config.peers:
@@ -97,12 +159,28 @@ class Performer:
     def _take(self, action: TakeAddresses) -> Event | None:
         index = self._device_index.get(action.host)
         error = ENODEV if index is None else self._addresses.add(index, action.addresses)
+        shared = self._shared.get(self._configs[action.host].virtual_host)
+        if shared is not None:
+            shared.holders.add(action.host)
         return TakeFailed(action.host, error) if error else None
+
+    @perform.register
+    def _open(self, action: OpenShare) -> None:
+        config = self._configs[action.host]
+        shared = self._shared.get(config.virtual_host)
+        if shared is not None:
+            shared.gate.open(shared.balancing.vhids.index(config.vhid))
 
     @perform.register
     def _surrender(self, action: SurrenderLease) -> None:
         config = self._configs[action.host]
-        error = self._leases.surrender(config.interface, config.vhid)
+        shared = self._shared.get(config.virtual_host)
+        if shared is not None:
+            shared.gate.close(shared.balancing.vhids.index(config.vhid))
+            shared.holders.discard(action.host)
+            if shared.holders:  # another node of the virtual host still answers here
+                return
+        error = self._leases.surrender(config.interface, config.leader_vhid)
         if error:
             self._complain(f"{config.name}: the lease gate can't be closed, it closes by itself: {os.strerror(error)}")
 
@@ -123,3 +201,25 @@ class Performer:
             port.packets.send(arp_frame(arp, arp.sender_mac))
         for neighbor in action.neighbors:
             port.packets.send(neighbor_advertisement_frame(neighbor))
+
+    @perform.register
+    def _answer(self, action: Answer) -> None:
+        config = self._configs[action.host]
+        port = self._port(config.interface)
+        if port is None:
+            return
+        source = sending_mac(config, port.mac)
+        if isinstance(action.answer, ArpPacket):
+            port.packets.send(arp_frame(action.answer, source, action.mac))
+        else:
+            port.packets.send(neighbor_advertisement_frame(action.answer, source, action.destination, action.mac))
+
+    @perform.register
+    def _probe(self, action: SendProbe) -> None:
+        config = self._configs[action.host]
+        port = self._port(config.interface)
+        if port is None:
+            return
+        payload = action.probe.to_bytes(config.key)
+        for mac in filter(None, (GROUP_MAC, shared_mac(config))):
+            port.packets.send(EthernetFrame(mac, port.mac, sharing_probe.ETHERTYPE, payload).to_bytes())

@@ -85,12 +85,12 @@ class Preparation:
             try:
                 new_gate = interface not in gates or interface not in self._parents
                 if new_gate:
-                    lease.install(interface, [_guard(host) for host in hosts])
+                    lease.install(interface, _guards(hosts))
                 self._parents[interface] = parent
                 for host in hosts:
                     device = present.get(host.device)
                     new_device = device is None or device.index != self._devices.get(host.name)
-                    disabled = host.mac is MacMode.VIRTUAL and device is not None and not device.enabled
+                    disabled = host.device != interface and device is not None and not device.enabled
                     if new_device or disabled:
                         self._devices[host.name] = self._device(host, parent)
                     if new_device or disabled or new_gate:
@@ -101,6 +101,8 @@ class Preparation:
 
     def _device(self, host: VirtualHostConfig, parent: Link) -> int:
         assert self._journal is not None, "clean_left_behind comes first"
+        if host.balancing:
+            return interfaces.prepare_sharing(host.device, parent, self._journal)
         if host.mac is MacMode.REAL:
             return parent.index
         return interfaces.prepare(host.device, parent, virtual_mac(host.vhid), self._journal)
@@ -132,7 +134,7 @@ class Preparation:
             for host in hosts:
                 index = self._devices.get(host.name)
                 if index is not None:
-                    error = leases.surrender(interface, host.vhid) or table.remove(index, host.addresses)
+                    error = leases.surrender(interface, host.leader_vhid) or table.remove(index, host.addresses)
                     if error:
                         failed.append(f"{host.name}: can't be silenced: errno {error}")
         leases.close()
@@ -158,6 +160,21 @@ def _tried(action: Callable[..., object], *arguments: str) -> list[str]:
     return []
 
 
-def _guard(host: VirtualHostConfig) -> Guard:
-    mac = virtual_mac(host.vhid) if host.mac is MacMode.VIRTUAL else None
-    return Guard(vhid=host.vhid, mac=mac, addresses=host.addresses, lease_ns=host.lease_ns)
+def _guards(hosts: Iterable[VirtualHostConfig]) -> list[Guard]:
+    """One for each virtual host, however many nodes it has."""
+    by_leader: dict[int, list[VirtualHostConfig]] = {}
+    for host in hosts:
+        by_leader.setdefault(host.leader_vhid, []).append(host)
+    return [_guard(nodes) for nodes in by_leader.values()]
+
+
+def _guard(nodes: Sequence[VirtualHostConfig]) -> Guard:
+    host = nodes[0]
+    alone = host.balancing is None
+    return Guard(
+        vhid=host.leader_vhid,
+        mac=virtual_mac(host.vhid) if alone and host.mac is MacMode.VIRTUAL else None,
+        addresses=host.addresses,
+        lease_ns=max(node.lease_ns for node in nodes),
+        nodes=() if alone else tuple(node.vhid for node in nodes),
+    )

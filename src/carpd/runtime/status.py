@@ -10,15 +10,17 @@ from ipaddress import ip_address
 from typing import Any
 
 from carpd.carp.announce import answering_mac
+from carpd.carp.balancing import shared_mac
 from carpd.carp.status import HostStatus, InterfaceStatus
 from carpd.config.model import VirtualHostConfig
 from carpd.units import SECOND
+from carpd.wire.carp import virtual_mac
 from carpd.wire.ethernet import format_mac
 
 
 def virtual_host(config: VirtualHostConfig, status: HostStatus | None, interface_mac: bytes | None) -> dict[str, Any]:
     """One element of `virtual_hosts`. `status` is None while the election process does not know it (yet)."""
-    mac = answering_mac(config, interface_mac) if interface_mac else None
+    mac = _mac(config, interface_mac)
     described = {
         "name": config.name,
         "interface": config.interface,
@@ -32,6 +34,7 @@ def virtual_host(config: VirtualHostConfig, status: HostStatus | None, interface
         "advbase": config.advbase,
         "advskew": config.advskew,
         "master_down_s": config.master_down_ns / SECOND,
+        "balancing": _balancing(config),
     }
     return described | (_reported(status) if status else _unknown(config))
 
@@ -46,6 +49,9 @@ def _reported(status: HostStatus) -> dict[str, Any]:
         "demotion": status.demotion,
         "demotion_reasons": status.demotion_reasons,
         "master": _master(status),
+        "serves": status.serves,
+        "taken": status.taken,
+        "findings": list(status.findings),
         "counters": asdict(status.counters),
     }
 
@@ -60,8 +66,26 @@ def _unknown(config: VirtualHostConfig) -> dict[str, Any]:
         "demotion": 0,
         "demotion_reasons": {},
         "master": None,
+        "serves": False,
+        "taken": None,
+        "findings": [],
         "counters": {},
     }
+
+
+def _mac(config: VirtualHostConfig, interface_mac: bytes | None) -> bytes | None:
+    """What clients are told."""
+    if config.balancing:
+        return shared_mac(config) or virtual_mac(config.vhid)
+    return answering_mac(config, interface_mac) if interface_mac else None
+
+
+def _balancing(config: VirtualHostConfig) -> dict[str, Any] | None:
+    """How the virtual host shares its traffic, of which this is a node; None if it is alone."""
+    balancing = config.balancing
+    if balancing is None:
+        return None
+    return {"virtual_host": balancing.virtual_host, "mode": balancing.mode.value, "vhids": list(balancing.vhids)}
 
 
 def _master(status: HostStatus) -> dict[str, Any] | None:

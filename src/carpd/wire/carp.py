@@ -25,7 +25,7 @@ ADVERTISEMENT = 1
 YIELDED = 2
 """The type of our own for the last word of a node that shares traffic: it has stepped down, its share is free.
 
-The BSDs don't look at the type, and take it for a worse master's advertisement. Ref: spec carp §6; captures, FreeBSD 13.
+The BSDs don't look at the type, and take it for a worse master's advertisement. Ref: spec carp §6; FreeBSD captures.
 """
 
 _VERSION_TYPE = 0x21  # of CARP and of VRRPv2 alike

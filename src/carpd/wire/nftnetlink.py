@@ -1,4 +1,5 @@
-"""nftables' netlink, as far as the hot path needs it: tables, sets and their elements in the family `netdev`.
+"""nftables' netlink, as far as the hot path needs it: tables, sets and their elements in the family `netdev`
+unless another one is named.
 
 Ref: Linux include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h.
 """
@@ -11,13 +12,16 @@ from carpd.errors import DecodeError
 from carpd.wire import netlink
 from carpd.wire.netlink import Message
 
+INET, NETDEV = 1, 5
+"""Families: NFPROTO_..."""
+
 GROUP_NFTABLES = 7
 """The multicast group that hears of every change."""
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _GET_TABLE, _DELETE_TABLE, _GET_SET, _GET_ELEMENT, _DELETE_ELEMENT = 1, 2, 10, 13, 14
-_UNSPECIFIED, _NETDEV = 0, 5  # NFPROTO_...
+_UNSPECIFIED = 0
 
 _HEADER = struct.Struct("!BBH")  # family, version, resource: the subsystem in a batch's begin and end
 
@@ -52,14 +56,14 @@ def flush_set(table: str, set_name: str) -> Message:
     return _request(_DELETE_ELEMENT, _element_list(table, set_name))
 
 
-def delete_table(table: str) -> Message:
+def delete_table(table: str, family: int = NETDEV) -> Message:
     """Delete a table and all that is in it: goes into a `batch`."""
-    return _request(_DELETE_TABLE, netlink.text(_NFTA_TABLE_NAME, table))
+    return _request(_DELETE_TABLE, netlink.text(_NFTA_TABLE_NAME, table), family=family)
 
 
-def dump_tables() -> Message:
+def dump_tables(family: int = NETDEV) -> Message:
     """Ask for every table; `table_name` reads the answers."""
-    return _request(_GET_TABLE, b"", netlink.DUMP)
+    return _request(_GET_TABLE, b"", netlink.DUMP, family)
 
 
 def dump_sets(table: str) -> Message:
@@ -97,8 +101,8 @@ def element_keys(message: Message) -> list[bytes]:
     ]
 
 
-def _request(kind: int, body: bytes, flags: int = 0) -> Message:
-    return Message(_SUBSYSTEM << 8 | kind, netlink.REQUEST | flags, _HEADER.pack(_NETDEV, 0, 0) + body)
+def _request(kind: int, body: bytes, flags: int = 0, family: int = NETDEV) -> Message:
+    return Message(_SUBSYSTEM << 8 | kind, netlink.REQUEST | flags, _HEADER.pack(family, 0, 0) + body)
 
 
 def _element_list(table: str, set_name: str) -> bytes:

@@ -1,0 +1,346 @@
+"""The share gate: of the frames to a load-balanced virtual host this host takes its share, and no other.
+
+Every host of the group gets every frame. A program at the parent's ingress finds out which node a frame belongs to, by
+OpenBSD's hash of its addresses or by its destination MAC, and drops it unless that node is this host's to answer for:
+it is open, and its lease has not run out. A program at the parent's egress renews the lease of a node whenever an
+advertisement of ours for it leaves. So a host whose daemon hangs or cannot send loses its share by itself. The programs
+and the daemon share one value in memory.
+
+Times are of CLOCK_BOOTTIME, which goes on while the host sleeps: when it wakes, its leases have run out.
+
+Ref: spec carp §14; docs/architecture.md, "Lease".
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from carpd.linux import ebpf
+from carpd.linux.ebpf import Assembler, Comparison, Operation, Register, Width
+from carpd.linux.packets import ADVERTISEMENT_MARK
+from carpd.wire import carp, ethernet, ipv4, ipv6, tc
+
+remove_left_behind = ebpf.remove_left_behind
+
+NODE_LIMIT = 32
+
+R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 = Register
+BYTE, HALF, WORD, DOUBLE = Width
+EQUAL, AT_LEAST, DIFFERENT, BELOW = Comparison
+
+# Functions of the kernel, BPF_FUNC_...
+_SKB_LOAD_BYTES, _SKB_CHANGE_TYPE, _KTIME_GET_BOOT_NS = 26, 32, 125
+
+# struct __sk_buff
+_LENGTH, _MARK, _VLAN_PRESENT, _VLAN_TCI, _DATA, _DATA_END = 0, 8, 20, 24, 76, 80
+_VLAN_ID = 0x0FFF
+
+_PACKET_HOST = 0
+_CONTINUE, _DROP = -1, 2
+"""Verdicts: TCX_NEXT and TC_ACT_UNSPEC leave the frame to the next program; TCX_DROP and TC_ACT_SHOT."""
+
+_ETHERTYPE = 12
+_IP = ethernet.HEADER.size
+_IP4_PAYLOAD, _IP6_PAYLOAD = _IP + ipv4.HEADER.size, _IP + ipv6.HEADER.size
+_IP4_SOURCE, _IP6_SOURCE = _IP + 12, _IP + 8
+_NO_OPTIONS, _VERSION_TYPE, _AUTHLEN = 0x45, 0x21, 7
+
+
+class _Shared(ctypes.Structure):
+    """What programs and daemon share. A store of ctypes into a field is one store of the machine."""
+
+    share: int
+    lease_ns: ctypes.Array[ctypes.c_uint64]
+    deadline_ns: ctypes.Array[ctypes.c_uint64]
+    taken: ctypes.Array[ctypes.c_uint64]
+    _fields_ = (
+        ("share", ctypes.c_uint32),
+        ("lease_ns", ctypes.c_uint64 * NODE_LIMIT),
+        ("deadline_ns", ctypes.c_uint64 * NODE_LIMIT),
+        ("taken", ctypes.c_uint64 * NODE_LIMIT),
+    )
+
+
+_SHARE, _LEASE_NS, _DEADLINE_NS, _TAKEN = (
+    getattr(_Shared, field).offset for field in ("share", "lease_ns", "deadline_ns", "taken")
+)
+
+
+class ShareGate:
+    """The share gate of one load-balanced virtual host. Closed at first; it has to be detached.
+
+    `ingress` is the descriptor of the program that judges, for `ebpf.test_run`.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        name: str,
+        macs: Sequence[bytes],
+        vhids: Sequence[int],
+        leases_ns: Sequence[int],
+        *,
+        tcx: bool = True,
+    ) -> None:
+        """Attach to interface `index`. Raise SystemCallError.
+
+        The nodes are the `vhids`, ascending; one advertisement of a node keeps its share for its lease. With one MAC
+        frames are dealt out by the hash, with a MAC for each node by these. Without `tcx`, clsact is used, as on
+        kernels that have no other.
+        """
+        assert 1 < len(vhids) == len(leases_ns) <= NODE_LIMIT
+        assert len(macs) in (1, len(vhids))
+        self._nodes = len(vhids)
+        # What lists programs takes 15 characters and no "-".
+        label = f"carp_{name}".replace("-", "_")[:15]
+        with ExitStack() as undo:
+            size = ctypes.sizeof(_Shared)
+            value = ebpf.create_array(label, size)
+            undo.callback(os.close, value)
+            self._shared = _Shared.from_buffer(ebpf.map_array(value, size))
+            self._shared.lease_ns[: self._nodes] = list(leases_ns)
+            self.ingress = ebpf.load(label, _ingress(value, macs, self._nodes))
+            undo.callback(os.close, self.ingress)
+            egress = ebpf.load(label, _egress(value, vhids))
+            undo.callback(os.close, egress)
+            for program, place in ((self.ingress, tc.INGRESS), (egress, tc.EGRESS)):
+                # No two virtual hosts of an interface have a vhid in common.
+                detach = ebpf.attach(program, index, place, name=name, handle=vhids[0], use_tcx=tcx)
+                undo.callback(detach)
+            self._undo = undo.pop_all()
+
+    def open(self, node: int) -> None:
+        """Take the share of a node (its position in the vhids) from its next advertisement on."""
+        self._shared.share |= 1 << node
+
+    def close(self, node: int) -> None:
+        """Take the share of a node no longer, and end its lease."""
+        self._shared.share &= ~(1 << node)
+        self._shared.deadline_ns[node] = 0
+
+    @property
+    def share(self) -> int:
+        """A bit for each node that is open."""
+        return self._shared.share
+
+    def live(self) -> list[bool]:
+        """Of each node, whether its share is taken: it is open, and its lease has not run out."""
+        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        share, deadlines_ns = self.share, self._shared.deadline_ns
+        return [bool(share >> node & 1) and now_ns < deadlines_ns[node] for node in range(self._nodes)]
+
+    def taken(self) -> list[int]:
+        """Packets taken since the start, of each node."""
+        return self._shared.taken[: self._nodes]
+
+    def detach(self) -> None:
+        """Close it, and let all frames pass again. Again is harmless. Raise SystemCallError."""
+        self._shared.share = 0
+        self._undo.close()
+
+
+def _ingress(value: int, macs: Sequence[bytes], nodes: int) -> bytes:
+    """Drops what is for the virtual host and not in our share.
+
+    R6 is the frame, R7 the node, R8 the ethertype.
+    """
+    to = Assembler()
+    to.move(R6, R1)
+    to.load(WORD, R2, R6, _DATA)
+    to.load(WORD, R3, R6, _DATA_END)
+    to.move(R4, R2)
+    to.alu(Operation.ADD, R4, _IP)
+    to.jump_if(R3, BELOW, R4, "continue")  # never: the kernel refuses such frames, but the verifier does not know
+    to.load(HALF, R8, R2, _ETHERTYPE)
+    _find_mac(to, macs)
+
+    to.label("ours")
+    _leave_out_vlans(to)
+    if len(macs) == 1:
+        _find_node_by_hash(to, nodes)
+    else:
+        _check_length(to)
+
+    to.label("judge")
+    _point_to_value(to, value)
+    to.load(WORD, R1, R8, _SHARE)
+    to.alu(Operation.RIGHT, R1, R7)
+    to.alu(Operation.AND, R1, 1)
+    to.jump_if(R1, EQUAL, 0, "drop")
+    to.call(_KTIME_GET_BOOT_NS)
+    to.load(DOUBLE, R1, R9, _DEADLINE_NS)
+    to.jump_if(R0, AT_LEAST, R1, "drop")
+    to.move(R1, 1)
+    to.atomic_add(R9, _TAKEN, R1)
+    # Linux takes nothing for its own that came to a foreign MAC, and no TCP that came to a multicast one.
+    to.move(R1, R6)
+    to.move(R2, _PACKET_HOST)
+    to.call(_SKB_CHANGE_TYPE)
+    to.label("continue")
+    to.move(R0, _CONTINUE)
+    to.exit()
+    to.label("drop")
+    to.move(R0, _DROP)
+    to.exit()
+    return to.to_bytes()
+
+
+def _find_mac(to: Assembler, macs: Sequence[bytes]) -> None:
+    """Leave for "ours" with the position of the destination MAC in R7, or "continue". R2 is the frame's begin."""
+    # Half words, because not every machine can load from odd multiples of them. Of the MACs of many nodes the first
+    # four bytes are the same, so a foreign frame costs one comparison.
+    for offset, register in zip((0, 2, 4), (R3, R4, R5), strict=True):
+        to.load(HALF, register, R2, offset)
+    to.alu(Operation.LEFT, R3, 16)
+    to.alu(Operation.OR, R3, R4)
+    split = [(_native(mac[0:2]) << 16 | _native(mac[2:4]), _native(mac[4:6])) for mac in macs]
+    for head in dict.fromkeys(head for head, _ in split):
+        to.jump_if(R3, DIFFERENT, head, f"not {head:#x}", wide=False)
+        for node, (its_head, tail) in enumerate(split):
+            if its_head == head:
+                to.move(R7, node)
+                to.jump_if(R5, EQUAL, tail, "ours")
+        to.label(f"not {head:#x}")
+    to.jump("continue")
+
+
+def _native(data: bytes) -> int:
+    """What the machine loads from there."""
+    return int.from_bytes(data, sys.byteorder)
+
+
+def _leave_out_vlans(to: Assembler) -> None:
+    """Frames of VLANs only pass through. VLAN 0 is no VLAN but a priority. R6 is the frame."""
+    to.load(WORD, R1, R6, _VLAN_PRESENT)
+    to.jump_if(R1, EQUAL, 0, "untagged")
+    to.load(WORD, R1, R6, _VLAN_TCI)
+    to.alu(Operation.AND, R1, _VLAN_ID)
+    to.jump_if(R1, DIFFERENT, 0, "continue")
+    to.label("untagged")
+
+
+def _find_node_by_hash(to: Assembler, nodes: int) -> None:
+    """Put the node into R7; go to "drop" if there are no IP addresses. Ref: spec carp §14.2."""
+    to.jump_if(R8, EQUAL, _ethertype(ethernet.ETHERTYPE_IPV4), "ipv4")
+    to.jump_if(R8, DIFFERENT, _ethertype(ethernet.ETHERTYPE_IPV6), "drop")
+    _load_bytes(to, _IP6_SOURCE, 32, "drop", at=-32)
+    to.load(DOUBLE, R1, R10, -32)
+    for offset in (-24, -16, -8):
+        to.load(DOUBLE, R2, R10, offset)
+        to.alu(Operation.XOR, R1, R2)
+    to.move(R2, R1)
+    to.alu(Operation.RIGHT, R2, 32)
+    to.jump("fold")
+    to.label("ipv4")
+    _load_bytes(to, _IP4_SOURCE, 8, "drop", at=-8)
+    to.load(WORD, R1, R10, -8)
+    to.load(WORD, R2, R10, -4)
+    to.label("fold")
+    to.alu(Operation.XOR, R1, R2)
+    to.big_endian(R1, 32)
+    to.alu(Operation.MODULO, R1, nodes, wide=False)
+    to.move(R7, R1)
+
+
+def _check_length(to: Assembler) -> None:
+    """Go to "drop" if there is no whole IP header."""
+    to.load(WORD, R1, R6, _LENGTH)
+    to.jump_if(R8, EQUAL, _ethertype(ethernet.ETHERTYPE_IPV4), "ipv4")
+    to.jump_if(R8, DIFFERENT, _ethertype(ethernet.ETHERTYPE_IPV6), "drop")
+    to.jump_if(R1, BELOW, _IP6_PAYLOAD, "drop")
+    to.jump("judge")
+    to.label("ipv4")
+    to.jump_if(R1, BELOW, _IP4_PAYLOAD, "drop")
+
+
+def _egress(value: int, vhids: Sequence[int]) -> bytes:
+    """Renews a lease when an advertisement leaves: of the same kind as those that renew the lease gate (`lease`).
+
+    Its mark tells it from what this host forwards, and from virtual machines on this host that speak CARP themselves.
+    """
+    to = Assembler()
+    to.move(R6, R1)
+    to.load(WORD, R1, R6, _MARK)
+    to.jump_if(R1, DIFFERENT, ADVERTISEMENT_MARK, "continue", wide=False)
+    _leave_out_vlans(to)
+    # The shortest advertisement, over IPv4, is longer than all that is looked at over IPv6.
+    size = _IP4_PAYLOAD + carp.SIZE
+    frame = -(size + -size % 8)
+    _load_bytes(to, 0, size, "continue", at=frame)
+
+    def need(base: Register, offset: int, value: int) -> None:
+        to.load(BYTE, R1, base, offset)
+        to.jump_if(R1, DIFFERENT, value, "continue")
+
+    to.move(R2, R10)
+    to.load(HALF, R8, R10, frame + _ETHERTYPE)
+    to.jump_if(R8, EQUAL, _ethertype(ethernet.ETHERTYPE_IPV4), "ipv4")
+    to.jump_if(R8, DIFFERENT, _ethertype(ethernet.ETHERTYPE_IPV6), "continue")
+    need(R10, frame + _IP + 6, carp.PROTOCOL)
+    to.alu(Operation.ADD, R2, frame + _IP6_PAYLOAD)
+    to.jump("carp")
+    to.label("ipv4")
+    need(R10, frame + _IP, _NO_OPTIONS)
+    need(R10, frame + _IP + 9, carp.PROTOCOL)
+    to.alu(Operation.ADD, R2, frame + _IP4_PAYLOAD)
+
+    to.label("carp")
+    need(R2, 0, _VERSION_TYPE)
+    need(R2, 3, _AUTHLEN)
+    to.load(BYTE, R1, R2, 5)
+    to.jump_if(R1, EQUAL, carp.BOW_OUT, "continue")
+    to.load(BYTE, R1, R2, 1)
+    for node, vhid in enumerate(vhids):
+        to.move(R7, node)
+        to.jump_if(R1, EQUAL, vhid, "renew")
+    to.jump("continue")
+
+    to.label("renew")
+    _point_to_value(to, value)
+    to.call(_KTIME_GET_BOOT_NS)
+    to.load(DOUBLE, R1, R9, _LEASE_NS)
+    to.alu(Operation.ADD, R0, R1)
+    to.store(DOUBLE, R9, _DEADLINE_NS, R0)
+    to.label("continue")
+    to.move(R0, _CONTINUE)
+    to.exit()
+    return to.to_bytes()
+
+
+def _point_to_value(to: Assembler, value: int) -> None:
+    """Point R8 to what is shared, and R9 to where its arrays, each by its offset, have the node of R7."""
+    # A number that is another constant on each path may be added to an address by those with CAP_PERFMON alone. So the
+    # verifier is made to forget what it is, and told how large.
+    to.load(WORD, R1, R6, _MARK)
+    to.alu(Operation.XOR, R7, R1)
+    to.alu(Operation.XOR, R7, R1)
+    to.alu(Operation.AND, R7, NODE_LIMIT - 1)
+    to.map_value(R8, value)
+    to.move(R1, R7)
+    to.alu(Operation.LEFT, R1, 3)
+    to.move(R9, R8)
+    to.alu(Operation.ADD, R9, R1)
+
+
+def _load_bytes(to: Assembler, offset: int, size: int, missing: str, *, at: int) -> None:
+    """Copy part of the frame R6 to the stack, or leave for `missing` if it is shorter.
+
+    The frame's memory itself is not looked at: drivers may leave all but the Ethernet header in pages.
+    """
+    to.move(R1, R6)
+    to.move(R2, offset)
+    to.move(R3, R10)
+    to.alu(Operation.ADD, R3, at)
+    to.move(R4, size)
+    to.call(_SKB_LOAD_BYTES)
+    to.jump_if(R0, DIFFERENT, 0, missing)
+
+
+def _ethertype(number: int) -> int:
+    """An ethertype as the machine loads it."""
+    return _native(number.to_bytes(2, "big"))
