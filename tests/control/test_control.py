@@ -14,7 +14,7 @@ import pytest
 
 from carpd.control import client, protocol
 from carpd.control.protocol import ControlError, Failure
-from carpd.control.server import CLIENT_LIMIT, ControlServer
+from carpd.control.server import CLIENT_LIMIT, Access, Command, ControlServer
 
 
 async def _status(request: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def server(tmp_path: Path) -> Iterator[Path]:
     """A server in a thread of its own; the path of its socket."""
     path = tmp_path / "carpd.sock"
     loop = asyncio.new_event_loop()
-    control = ControlServer(path, {"status": _status})
+    control = ControlServer(path, {"status": Command(Access.READ, _status)})
     loop.run_until_complete(control.start())
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

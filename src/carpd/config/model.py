@@ -261,6 +261,42 @@ class PfsyncConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ControlConfig:
+    """Who may use the control socket beside root and the daemon's own user: members of these groups, by name."""
+
+    read_group: str | None = None
+    """May ask."""
+    change_group: str | None = None
+    """May also change what the daemon does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsConfig:
+    """Where metrics are to be had, as Prometheus reads them."""
+
+    listen: str
+    """ADDRESS:PORT, or the path of a Unix socket."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookConfig:
+    """A program that is run when something happens."""
+
+    name: str
+    """NAME in [hook.NAME]."""
+    command: tuple[str, ...]
+    """The program, as an absolute path, and its arguments."""
+    events: tuple[str, ...] = ("master", "backup", "init")
+    """Which: the new state of a virtual host, or "demotion", "sharing", "pfsync", "reload"."""
+    virtual_hosts: tuple[str, ...] = ()
+    """Those of them that it is run for; empty: all."""
+    user: str | None = None
+    """Who runs it; None: the daemon's own user."""
+    timeout: int = 30
+    """Seconds after which it is ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A whole configuration file as one node reads it."""
 
@@ -268,3 +304,6 @@ class Config:
     virtual_hosts: tuple[VirtualHostConfig, ...]
     """Empty only beside `pfsync`: state synchronisation without CARP."""
     pfsync: PfsyncConfig | None = None
+    control: ControlConfig = ControlConfig()
+    metrics: MetricsConfig | None = None
+    hooks: tuple[HookConfig, ...] = ()

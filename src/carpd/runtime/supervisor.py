@@ -6,6 +6,7 @@ Slow and varied work, in asyncio, in a process of its own, so that it never dela
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import signal
@@ -21,17 +22,17 @@ from carpd import __version__
 from carpd.config.model import Config, PfsyncConfig
 from carpd.config.parse import load
 from carpd.config.problems import Severity
-from carpd.control.protocol import ControlError, Failure
-from carpd.control.server import ControlServer
-from carpd.effects import DemotionChanged, StateChanged
+from carpd.control.server import Access, Command, ControlServer
+from carpd.effects import DemotionChanged, SharingChanged, StateChanged
 from carpd.errors import CarpdError
 from carpd.events import CarpState, Configure, HostPrepared, SetDemotion, Shutdown
 from carpd.linux import privileges
-from carpd.runtime import status
 from carpd.runtime.child_process import how_it_ended
+from carpd.runtime.commands import Commands
 from carpd.runtime.election_process import ElectionProcess
 from carpd.runtime.interface_keeper import InterfaceKeeper
 from carpd.runtime.logs import LOG, start_logging
+from carpd.runtime.notices import Notices
 from carpd.runtime.pfsync_keeper import PfsyncKeeper
 from carpd.runtime.preparation import own_addresses_by_interface
 from carpd.trace.recording import START
@@ -103,7 +104,8 @@ def _load(config_file: Path, node: str | None) -> Config | None:
     loaded = load(config_file, node, own_addresses_by_interface())
     for problem in loaded.problems:
         (LOG.error if problem.severity is Severity.ERROR else LOG.warning)("%s", problem)
-    missing = privileges.missing_capabilities()
+    sharing = loaded.config is not None and any(host.balancing for host in loaded.config.virtual_hosts)
+    missing = privileges.missing_capabilities(bpf=sharing)
     if loaded.config is not None and missing:
         raise CarpdError(f"missing capabilities: {', '.join(missing)}: be root, or let the service manager grant them")
     return loaded.config
@@ -139,21 +141,28 @@ class Supervisor:
     """One node's daemon, less the elections."""
 
     def __init__(self, config: Config, socket_path: Path, state_dir: Path, recording: TextIO | None) -> None:
+        self.config = config
+        self.notices = Notices()
+        self.started = time.monotonic()
+        self.restarts = 0
+        """Of the election process."""
+        self.interfaces = InterfaceKeeper(config.virtual_hosts, state_dir, self._tell_prepared)
+        self.pfsync = PfsyncKeeper(config.pfsync, self._demote_all) if config.pfsync else None
         self._recording = recording
-        self._config = config
         self._by_name = {host.name: host for host in config.virtual_hosts}
-        self._interfaces = InterfaceKeeper(config.virtual_hosts, state_dir, self._tell_prepared)
-        self._control = ControlServer(socket_path, {"status": self._status})
-        self._pfsync = PfsyncKeeper(config.pfsync, self._demote_all) if config.pfsync else None
+        self._control = ControlServer(socket_path, Commands(self).table())
         self._demotions: dict[str, int] = {}
         """What demotes every group, by reason: an election process that is started again must know."""
         self._masters: set[str] = set()
-        self._started = time.monotonic()
-        self._election: _Run | None = None
-        self._restarts = 0
+        self._run: _Run | None = None
         self._stopping = False
         self._finished = asyncio.Event()
         self._shutdown_limit: asyncio.TimerHandle | None = None
+
+    @property
+    def election(self) -> ElectionProcess | None:
+        """The election process, while there is one."""
+        return self._run.process if self._run else None
 
     async def run(self) -> int:
         """From the first interface to the last setting put back. Raise CarpdError, OSError if it can't begin."""
@@ -161,25 +170,25 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         hosts = ", ".join(self._by_name)
-        LOG.info("carpd %s, node %s: virtual hosts %s", __version__, self._config.node, hosts)
+        LOG.info("carpd %s, node %s: virtual hosts %s", __version__, self.config.node, hosts)
         reason = privileges.keep_capabilities_for_children()
         if reason:
             LOG.warning("%s", reason)
-        self._interfaces.clean_left_behind()
+        self.interfaces.clean_left_behind()
         try:
             await self._control.start()
             self._start_election()
-            if self._pfsync:
-                self._pfsync.start(carrying=False)
-            self._interfaces.start()
+            if self.pfsync:
+                self.pfsync.start(carrying=False)
+            self.interfaces.start()
             watch = asyncio.create_task(self._watch_election())
             await self._finished.wait()
             watch.cancel()
-            if self._pfsync:  # until now it told the successor of every connection
-                await self._pfsync.stop()
+            if self.pfsync:  # until now it told the successor of every connection
+                await self.pfsync.stop()
         finally:
             await self._control.stop()
-            self._interfaces.undo()
+            self.interfaces.undo()
         LOG.info("stopped")
         return 0
 
@@ -189,26 +198,26 @@ class Supervisor:
         if self._recording:
             print(START, file=self._recording)
         process = ElectionProcess(self._fact, self._election_ended, self._recording)
-        self._election = _Run(process)
-        process.send(Configure(self._config.virtual_hosts, secrets.randbits(64)))
+        self._run = _Run(process)
+        process.send(Configure(self.config.virtual_hosts, secrets.randbits(64)))
         for reason, amount in self._demotions.items():
             self._demote_all(reason, amount)
 
     def _demote_all(self, reason: str, amount: int) -> None:
         """Demote every redundancy group for this reason."""
         self._demotions[reason] = amount
-        if self._election is not None:
-            for group in sorted({host.group for host in self._config.virtual_hosts}):
-                self._election.process.send(SetDemotion(group, reason, amount))
+        if self._run is not None:
+            for group in sorted({host.group for host in self.config.virtual_hosts}):
+                self._run.process.send(SetDemotion(group, reason, amount))
 
     def _note_master(self, fact: StateChanged) -> None:
-        """Whether this host carries traffic is what pfsyncd needs to know."""
+        """Whether this host carries traffic is what pfsyncd needs to know, and whether its share has changed."""
         (self._masters.add if fact.new is CarpState.MASTER else self._masters.discard)(fact.host)
-        if self._pfsync:
-            self._pfsync.carries(bool(self._masters))
+        if self.pfsync:
+            self.pfsync.carries(bool(self._masters), moved=self._by_name[fact.host].balancing is not None)
 
     def _election_ended(self, exit_status: int) -> None:
-        run, self._election = self._election, None
+        run, self._run = self._run, None
         if self._stopping:
             if self._shutdown_limit is not None:
                 self._shutdown_limit.cancel()
@@ -216,11 +225,11 @@ class Supervisor:
             return
         how = how_it_ended(exit_status)
         LOG.error("the election process ended (%s): every virtual host is silent; starting it again", how)
-        self._restarts += 1
+        self.restarts += 1
         self._masters.clear()
-        if self._pfsync:
-            self._pfsync.carries(False)
-        self._interfaces.silence()
+        if self.pfsync:
+            self.pfsync.carries(False)
+        self.interfaces.silence()
         lived = time.monotonic() - run.started if run else 0.0
         delay = 0.0 if lived > RESTART_DELAY_S else RESTART_DELAY_S
         asyncio.get_running_loop().call_later(delay, self._restart_election)
@@ -235,46 +244,64 @@ class Supervisor:
             LOG.error("the election process can't be started: %s", error)
             asyncio.get_running_loop().call_later(RESTART_DELAY_S, self._restart_election)
             return
-        self._tell_prepared(self._interfaces.prepared)
+        self._tell_prepared(self.interfaces.prepared)
 
     async def _watch_election(self) -> None:
         """A process that hangs is silent, by its lease, and its peers take over. It is ended, and started again."""
         silences = 0
         while True:
             await asyncio.sleep(WATCH_S)
-            run = self._election
+            run = self._run
             try:
                 if run is not None:
                     await run.process.status([], [])
                 silences = 0
             except TimeoutError:
                 silences += 1
-            if silences == SILENCE_LIMIT and run is self._election and run is not None:
+            if silences == SILENCE_LIMIT and run is self._run and run is not None:
                 LOG.error("the election process %d does not answer: ending it", run.process.pid)
                 run.process.kill()
                 silences = 0
 
     def _fact(self, fact: object) -> None:
         if isinstance(fact, StateChanged):
-            self._interfaces.state_changed(fact)
+            self.interfaces.state_changed(fact)
             self._note_master(fact)
             host = self._by_name[fact.host]
             where = f"{fact.host} (vhid {host.vhid} on {host.interface})"
-            LOG.info("%s: %s -> %s (%s)", where, fact.old.name, fact.new.name, fact.reason.value)
+            text = f"{where}: {fact.old.name} -> {fact.new.name} ({fact.reason.value})"
+            self.notices.publish(
+                "state",
+                text,
+                name=host.name,
+                virtual_host=host.virtual_host,
+                vhid=host.vhid,
+                interface=host.interface,
+                group=host.group,
+                old=fact.old.name,
+                new=fact.new.name,
+                reason=fact.reason.value,
+            )
+        elif isinstance(fact, SharingChanged):
+            text = f"{fact.virtual_host}: {'' if fact.present else 'no longer: '}{fact.finding}"
+            about = {"virtual_host": fact.virtual_host, "finding": fact.finding, "present": fact.present}
+            self.notices.publish("sharing", text, logging.WARNING, **about)
         elif isinstance(fact, DemotionChanged):
             how = "demoted" if fact.new > fact.old else "promoted"
-            LOG.warning("group %s: %s from %d to %d (%s)", fact.group, how, fact.old, fact.new, fact.reason)
+            text = f"group {fact.group}: {how} from {fact.old} to {fact.new} ({fact.reason})"
+            about = {"group": fact.group, "old": fact.old, "new": fact.new, "reason": fact.reason}
+            self.notices.publish("demotion", text, logging.WARNING, **about)
 
     def _stop(self, number: int) -> None:
         if self._stopping:
             return
         self._stopping = True
-        self._interfaces.stop()
+        self.interfaces.stop()
         LOG.info("%s: leaving", signal.Signals(number).name)
-        if self._election is None:
+        if self._run is None:
             self._finished.set()
             return
-        process = self._election.process
+        process = self._run.process
         process.send(Shutdown())
         self._shutdown_limit = asyncio.get_running_loop().call_later(SHUTDOWN_LIMIT_S, self._end_election, process)
 
@@ -283,41 +310,9 @@ class Supervisor:
         process.kill()
 
     def _tell_prepared(self, names: Collection[str]) -> None:
-        if self._election is not None:
+        if self._run is not None:
             for name in names:
-                self._election.process.send(HostPrepared(name))
-
-    # Control
-
-    async def _status(self, request: dict[str, Any]) -> dict[str, Any]:
-        wanted = self._wanted_hosts(request.get("name"))
-        interfaces = sorted({host.interface for host in wanted})
-        try:
-            names = [host.name for host in wanted]
-            reports = await self._election.process.status(names, interfaces) if self._election else []
-        except TimeoutError as error:
-            raise ControlError(Failure.TIMED_OUT, "the election process does not answer") from error
-        hosts = {host.host: host for report in reports for host in report.hosts}
-        return {
-            "node": self._config.node,
-            "version": __version__,
-            "pid": os.getpid(),
-            "uptime_s": round(time.monotonic() - self._started, 3),
-            "election": {"pid": self._election.process.pid if self._election else None, "restarts": self._restarts},
-            "virtual_hosts": [
-                status.virtual_host(host, hosts.get(host.name), self._interfaces.mac(host.interface)) for host in wanted
-            ],
-            "interfaces": status.interfaces(i for report in reports for i in report.interfaces),
-            "pfsync": await self._pfsync.status() if self._pfsync else None,
-        }
-
-    def _wanted_hosts(self, name: object) -> list[Any]:
-        if name is None:
-            return list(self._config.virtual_hosts)
-        if not isinstance(name, str) or name not in self._by_name:
-            known = ", ".join(self._by_name)
-            raise ControlError(Failure.NO_SUCH_HOST, f"no virtual host {name!r}: this node has {known}")
-        return [self._by_name[name]]
+                self._run.process.send(HostPrepared(name))
 
 
 async def _run_pfsync(node: str, config: PfsyncConfig, socket_path: Path) -> int:
@@ -333,7 +328,7 @@ async def _run_pfsync(node: str, config: PfsyncConfig, socket_path: Path) -> int
         about = {"node": node, "version": __version__, "pid": os.getpid(), "virtual_hosts": [], "interfaces": []}
         return about | {"pfsync": await keeper.status()}
 
-    control = ControlServer(socket_path, {"status": status})
+    control = ControlServer(socket_path, {"status": Command(Access.READ, status)})
     try:
         await control.start()
         keeper.start(carrying=True)
