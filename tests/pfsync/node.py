@@ -16,6 +16,7 @@ from carpd.pfsync.effects import (
     LoosenEntries,
     ReadExpectations,
     ReadTable,
+    ReleasePackets,
     SendPackets,
     SetTimeouts,
     UpdateEntries,
@@ -28,7 +29,9 @@ from carpd.pfsync.events import (
     EntriesRefused,
     Event,
     ExpectationsFound,
+    Frame,
     LinkChanged,
+    PacketsDeferred,
     PacketsReceived,
     Refused,
     TableChanged,
@@ -62,12 +65,16 @@ class Node:
         max_states: int = 1000,
         own: Iterable[bytes] = (),
         creator_id: bytes = OURS,
+        defer: bool = False,
     ) -> None:
         self.now = 0
         self.table: dict[bytes, ConntrackEntry] = {}
         self.sent: list[Packet] = []
         self.facts: list[Fact] = []
         self.fetched: list[FetchEntries] = []
+        self.released: list[Frame] = []
+        self.loosened: list[bytes] = []
+        """Flow keys of what the kernel is to be liberal about, beside what was inserted or updated."""
         self._numbers = 0
         self._version = v6.VERSION if dialect is None else dialect.version
         settings = Settings(
@@ -77,6 +84,7 @@ class Node:
             max_states=max_states,
             max_packet=MAX_PACKET,
             dialect=dialect,
+            defer=defer,
         )
         self.engine = SyncEngine(0, settings, LinuxTimeouts({}), carrying=carrying)
         self.handle(AddressesChanged(frozenset(own)))
@@ -111,6 +119,12 @@ class Node:
         return batches
 
     # The kernel
+
+    def holds(self, *frames: Frame) -> list[Frame]:
+        """These are to leave; what leaves now, of all that are held."""
+        self.released.clear()
+        self.handle(PacketsDeferred(frames))
+        return self.released
 
     def opens(self, entry: ConntrackEntry) -> bytes:
         """A connection begins here; its flow key."""
@@ -152,9 +166,8 @@ class Node:
             case DeleteEntries(keys):
                 return self._do(Change.DELETE, [(key, None) for key in keys])
             case SetTimeouts(timeouts):
-                for key, seconds in timeouts:
-                    if key in self.table:
-                        self.table[key] = self.table[key]._replace(timeout=seconds)
+                present = [(key, seconds) for key, seconds in timeouts if key in self.table]
+                self.table.update({key: self.table[key]._replace(timeout=seconds) for key, seconds in present})
             case FetchEntries(keys, purpose):
                 self.fetched.append(effect)
                 return [EntriesFetched(purpose, keys, [self.table.get(key) for key in keys])]
@@ -162,7 +175,11 @@ class Node:
                 return [TableRead(list(self.table.values()), last=True)]
             case ReadExpectations():
                 return [ExpectationsFound(())]
-            case InsertExpectations() | LoosenEntries() | HearChanges():
+            case ReleasePackets(frames):
+                self.released += frames
+            case LoosenEntries(keys):
+                self.loosened += keys
+            case InsertExpectations() | HearChanges():
                 pass
             case _:
                 self.facts.append(effect)

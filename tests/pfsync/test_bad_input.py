@@ -386,7 +386,7 @@ _SAID = (
     Said(BulkStatuses, st.builds(BulkStatus, _CREATORS, _NUMBERS, st.integers(0, 3))),
 )
 _SAID_BY_LINUX = (
-    Said(Sequences, st.builds(PacketNumber, _CREATORS, st.integers(0, 20))),
+    Said(Sequences, st.builds(PacketNumber, _CREATORS, st.integers(0, 20), st.integers(0, 3))),
     Said(
         Reports,
         st.builds(

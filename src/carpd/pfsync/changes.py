@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from carpd.pfsync.effects import DeleteEntries, Effect, InsertEntries, InsertExpectations, UpdateEntries
+from carpd.pfsync.effects import DeleteEntries, Effect, InsertEntries, InsertExpectations, LoosenEntries, UpdateEntries
 from carpd.wire.conntrack import ConntrackEntry, Expectation
 
 
@@ -18,6 +18,7 @@ class KernelChanges:
         self._deletes: dict[bytes, None] = {}
         self._inserts: dict[bytes, ConntrackEntry] = {}
         self._updates: dict[bytes, ConntrackEntry] = {}
+        self._loosened: dict[bytes, None] = {}
         self._expectations: list[Expectation] = []
 
     def insert(self, key: bytes, entry: ConntrackEntry) -> None:
@@ -28,6 +29,10 @@ class KernelChanges:
         """The kernel has the flow, or will. What is None in the entry stays as it is."""
         queue = self._inserts if key in self._inserts else self._updates
         queue[key] = joined(queue[key], entry) if key in queue else entry
+
+    def loosen(self, key: bytes) -> None:
+        """A peer sees packets of a TCP connection that the kernel does not see: it must not judge by their windows."""
+        self._loosened[key] = None
 
     def delete(self, key: bytes) -> None:
         if self._inserts.pop(key, None) is None:
@@ -47,9 +52,11 @@ class KernelChanges:
             effects.append(InsertEntries(tuple(self._inserts.values())))
         if self._updates:
             effects.append(UpdateEntries(tuple(self._updates.values())))
+        if self._loosened:
+            effects.append(LoosenEntries(tuple(self._loosened)))
         if self._expectations:
             effects.append(InsertExpectations(tuple(self._expectations)))
-        self._deletes, self._inserts, self._updates, self._expectations = {}, {}, {}, []
+        self._deletes, self._inserts, self._updates, self._loosened, self._expectations = {}, {}, {}, {}, []
         return effects
 
 

@@ -45,6 +45,14 @@ class PfsyncCounters:
     deleted: int = 0
     """States changed as peers told, and below: told to them."""
     told: int = 0
+    deferred: int = 0
+    """Packets that were held for a connection's sake, and of these:"""
+    undeferred: int = 0
+    """left when the peers had its state, or none was heard;"""
+    defer_timeouts: int = 0
+    """left because they had been held too long;"""
+    defer_overflows: int = 0
+    """left because there were too many."""
     refused: Counter[str] = field(default_factory=Counter)
     """By reason, what the kernel would not do."""
     resyncs: Counter[str] = field(default_factory=Counter)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from carpd.pfsync.events import Purpose
+from carpd.pfsync.events import Frame, Purpose
 from carpd.wire.conntrack import ConntrackEntry, Expectation
 
 
@@ -18,6 +18,13 @@ class SendPackets:
     """Action: send these to all peers. What is lost is found out and told again."""
 
     packets: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePackets:
+    """Action: let these frames of `PacketsDeferred` go on their way, in this order."""
+
+    frames: Sequence[Frame]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +135,7 @@ class Resynchronising:
 
 Action = (
     SendPackets
+    | ReleasePackets
     | InsertEntries
     | UpdateEntries
     | DeleteEntries

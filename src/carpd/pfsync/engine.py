@@ -4,7 +4,8 @@
     timer.arm(engine.deadline)               # then hand in TimersDue; early is harmless
 
 The daemon, the simulator and captures drive this same class. Its parts: `state_sync` decides on states, `exchange`
-speaks with the peers, `walk` goes through the kernel's table. Ref: design §4, spec pfsync §7.
+speaks with the peers, `walk` goes through the kernel's table, `deferral` holds packets back. Ref: design §4, spec
+pfsync §7.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from typing import Any
 
 from carpd.pfsync.bulk import BulkUpdate
 from carpd.pfsync.counters import PfsyncCounters
+from carpd.pfsync.deferral import Deferral
 from carpd.pfsync.effects import (
     Effect,
     FetchEntries,
     HearChanges,
     ReadExpectations,
     ReadTable,
+    ReleasePackets,
     Resynchronising,
     SendPackets,
 )
@@ -30,7 +33,9 @@ from carpd.pfsync.events import (
     EntriesRefused,
     Event,
     ExpectationsFound,
+    Frame,
     LinkChanged,
+    PacketsDeferred,
     PacketsReceived,
     Purpose,
     RoleChanged,
@@ -67,6 +72,9 @@ class SyncEngine:
         self._effects: list[Effect] = []
         self._walk = Walk()
         self._exchange = Exchange(now, settings, self.sync, self._walk, self.counters, self._effects)
+        self._deferral = Deferral(self.counters)
+        self._deferred: list[Frame] = []
+        """Frames that are to be held as soon as all is told that was heard before them."""
         self._timeouts = timeouts
         self._reading = False
         """Whether a piece of the table is about to come."""
@@ -87,6 +95,7 @@ class SyncEngine:
             TableRead: self._table_read,
             EntriesFetched: self._entries_fetched,
             EntriesRefused: self._entries_refused,
+            PacketsDeferred: self._packets_deferred,
             PacketsReceived: self._packets_received,
             LinkChanged: self._link_changed,
             RoleChanged: self._role_changed,
@@ -110,7 +119,13 @@ class SyncEngine:
             times.append(self._handed_over_at)
         if self._walk.errands and not self._reading:
             times.append(self._paced_until)
+        if self._deferral.deadline is not None:
+            times.append(self._deferral.deadline)
         return min(times)
+
+    def may_defer(self, now: int) -> bool:
+        """Whether there is a peer that packets could be held for."""
+        return self.settings.defer and self._exchange.acknowledged(now) is not None
 
     # What the status tells
 
@@ -183,6 +198,9 @@ class SyncEngine:
     def _entries_refused(self, _now: int, event: EntriesRefused) -> None:
         self.sync.refused(event.change, event.refusals)
 
+    def _packets_deferred(self, _now: int, event: PacketsDeferred) -> None:
+        self._deferred += event.frames
+
     def _addresses_changed(self, _now: int, event: AddressesChanged) -> None:
         self.sync.selection = replace(self.sync.selection, own=event.addresses)
 
@@ -196,7 +214,7 @@ class SyncEngine:
         self._exchange.link_changed(now, up=event.up, max_packet=event.max_packet)
 
     def _role_changed(self, now: int, event: RoleChanged) -> None:
-        if event.carrying == self.sync.carrying:
+        if not event.carrying and not self.sync.carrying:
             return
         self.sync.carrying = event.carrying
         self._walk.drop(Errand.HOLD if event.carrying else Errand.TRIM)
@@ -226,14 +244,25 @@ class SyncEngine:
         for fetch in fetches:
             self.sync.to_fetch[fetch.purpose] = {}
         self._begin_walk(now)
-        if not fetches:
+        if not self._fetching:  # what came is not done yet: it must not be acknowledged
             packets = self._exchange.packets(now, more=self._more)
             self._more = False
             if packets:
                 self._effects.append(SendPackets(packets))
+            self._defer(now)
         if self._walk.errands and not self._reading and now >= self._paced_until and self._may_tell_more(now):
             self._reading = True
             self._effects.append(ReadTable(begin=False))
+
+    def _defer(self, now: int) -> None:
+        """Hold what has come until what was told is acknowledged, and let go what has waited enough."""
+        if self._deferred:
+            self._deferral.hold(now, self._deferred, self._exchange.told)
+            self._deferred = []
+        if self._deferral:
+            frames = self._deferral.release(now, self._exchange.acknowledged(now))
+            if frames:
+                self._effects.append(ReleasePackets(frames))
 
     def _choose_changes(self) -> None:
         """A host tells of its connections while it carries them. Those that began before are found in the table."""

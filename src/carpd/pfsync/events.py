@@ -92,6 +92,20 @@ class EntriesRefused:
     refusals: Sequence[Refused]
 
 
+Frame = tuple[int, bytes]
+"""A frame that is to leave: the index of the interface by which, and its bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class PacketsDeferred:
+    """Frames that begin or answer connections, and are held. What the kernel told of these connections was said before.
+
+    They come back in `ReleasePackets`.
+    """
+
+    frames: Sequence[Frame]
+
+
 @dataclass(frozen=True, slots=True)
 class PacketsReceived:
     """pfsync packets behind their IP or seal header, and who sent them, in the order in which they came."""
@@ -110,7 +124,10 @@ class LinkChanged:
 
 @dataclass(frozen=True, slots=True)
 class RoleChanged:
-    """Whether this host carries traffic: it is master of something, or runs without CARP."""
+    """Whether this host carries traffic: it is master of something, or runs without CARP.
+
+    If it is said again that it does, what it carries is not the same any more: a share of the load came or went.
+    """
 
     carrying: bool
 
@@ -133,6 +150,7 @@ Event = (
     | TableRead
     | EntriesFetched
     | EntriesRefused
+    | PacketsDeferred
     | PacketsReceived
     | LinkChanged
     | RoleChanged

@@ -14,6 +14,7 @@ from typing import Any
 from carpd.pfsync.anti_entropy import AntiEntropy
 from carpd.pfsync.bulk import BulkUpdate
 from carpd.pfsync.counters import PfsyncCounters
+from carpd.pfsync.deferral import Insertions
 from carpd.pfsync.effects import BulkUpdateChanged, PeerAppeared, PeerLost
 from carpd.pfsync.halves import Halves
 from carpd.pfsync.ordinary import OrdinaryWriter
@@ -35,6 +36,7 @@ from carpd.wire.pfsync.batches import (
     Deletes,
     DigestRequests,
     Digests,
+    InsertAcknowledgements,
     Inserts,
     Lists,
     PackedStates,
@@ -45,8 +47,17 @@ from carpd.wire.pfsync.batches import (
     Updates,
 )
 from carpd.wire.pfsync.header import HEADER, SUBHEADER, PacketError
-from carpd.wire.pfsync.linux_messages import ALL_GROUPS, CARRYING, COMPLETE, EQUAL, PacketNumber, Report, Resend
-from carpd.wire.pfsync.messages import BULK_END, BULK_REQUEST, BULK_START, IDENTITY_SIZE, BulkStatus
+from carpd.wire.pfsync.linux_messages import (
+    ACKNOWLEDGE,
+    ALL_GROUPS,
+    CARRYING,
+    COMPLETE,
+    EQUAL,
+    PacketNumber,
+    Report,
+    Resend,
+)
+from carpd.wire.pfsync.messages import BULK_END, BULK_REQUEST, BULK_START, IDENTITY_SIZE, BulkStatus, CompressedUpdate
 from carpd.wire.pfsync.packet import Packet
 
 WINDOW = 1024
@@ -83,7 +94,10 @@ class Exchange:
         self._sync, self._walk, self._counters, self._facts = sync, walk, counters, facts
         self._halves: Halves | None = None
         if settings.dialect is not None:
-            self._halves = Halves(settings.dialect, settings.creator_id, sync.table, sync.withdraw)
+            self._halves = Halves(
+                settings.dialect, settings.creator_id, sync.table, sync.withdraw, defer=settings.defer
+            )
+        self._insertions = Insertions()
         self._version = v6.VERSION if settings.dialect is None else settings.dialect.version
         self._writer = OrdinaryWriter()
         self._bulk_numbers: dict[int, int] = {}
@@ -108,7 +122,8 @@ class Exchange:
         """Who sent the packet that is being read, and its number, 0 if it has none."""
         self._number = 0
         self._readers: dict[type, Callable[[int, Peer | None, Any], None]] = {
-            CompressedUpdates: lambda _now, _peer, messages: sync.update(messages),
+            CompressedUpdates: self._updated,
+            InsertAcknowledgements: lambda _now, _peer, messages: self._insertions.acknowledge(messages),
             CompressedDeletes: lambda _now, _peer, messages: sync.end(messages),
             Deletes: lambda _now, _peer, messages: sync.end(state.identity for state in messages),
             Clears: self._cleared,
@@ -182,6 +197,22 @@ class Exchange:
         acknowledged = self.peers.acknowledged()
         return None if acknowledged is None else self.sent.last - acknowledged < WINDOW
 
+    # What packets are held for
+
+    @property
+    def told(self) -> int:
+        """The number of the last change that the peers were told."""
+        return self._insertions.last if self._halves else self.sent.last_state
+
+    def acknowledged(self, now: int) -> int | None:
+        """Up to which of these all peers that are heard have them; None if there is nobody to be waited for.
+
+        Whether a BSD is there can't be known before it acknowledges something.
+        """
+        if not self._link_up:
+            return None
+        return self._insertions.acknowledged(now) if self._halves else self.peers.acknowledged_by_all_heard()
+
     # What comes from the peers: checks in BSD's order, one counter each. Ref: spec pfsync §7.4
 
     def receive(self, packets: Iterable[tuple[str, bytes]]) -> None:
@@ -224,7 +255,7 @@ class Exchange:
         peer, late, first = None, False, batches[0]
         self._number = 0
         if isinstance(first, Sequences) and first.messages:
-            creator_id, number = first.messages[0]
+            creator_id, number, flags = first.messages[0]
             self._number = number
             if creator_id == self.settings.creator_id:
                 self._counters.loops += 1
@@ -244,6 +275,8 @@ class Exchange:
                 late = arrival is Arrival.LATE
                 self._counters.late += late
             peer.unacknowledged += 1
+            if flags & ACKNOWLEDGE:
+                self._report_at = now
         attributes = {
             message.identity: message
             for batch in batches
@@ -282,6 +315,10 @@ class Exchange:
         """What a peer carried is ours to end now, or nobody would; if it does carry it still, it tells us again."""
         if self._sync.carrying:
             self._walk.want(Errand.TRIM)
+
+    def _updated(self, _now: int, _peer: Peer | None, updates: Sequence[CompressedUpdate]) -> None:
+        self._insertions.acknowledge(update.identity for update in updates)
+        self._sync.update(updates)
 
     def _cleared(self, _now: int, _peer: Peer | None, messages: Iterable[Any]) -> None:
         for clear in messages:
@@ -421,13 +458,25 @@ class Exchange:
         numbered += _packed(self._numbered, space) if self._numbered else ()
         unnumbered = list(_packed(self._unnumbered, space)) if self._unnumbered else []
         self._numbered, self._unnumbered = [], []
-        if self._halves is not None:
-            batches = [batch for parcel in numbered + unnumbered for batch in parcel.batches]
-            packets = self._halves.packets(batches, self._sync.selection.own, self.settings.max_packet)
-        else:
-            packets = [self._numbered_packet(now, parcel) for parcel in numbered]
-            packets += [Packet(v6.VERSION, parcel.batches).to_bytes() for parcel in unnumbered]
+        write = self._write_halves if self._halves else self._write
+        packets = write(now, numbered, unnumbered)
         return packets if self._link_up else []
+
+    def _write(self, now: int, numbered: Sequence[Parcel], unnumbered: Sequence[Parcel]) -> list[bytes]:
+        """Packets for Linux nodes. The last one about states asks for a report at once, if anything waits for that."""
+        last = next((parcel for parcel in reversed(numbered) if parcel.identities), None)
+        flags = ACKNOWLEDGE if self.settings.defer else 0
+        packets = [self._numbered_packet(now, parcel, flags if parcel is last else 0) for parcel in numbered]
+        return packets + [Packet(v6.VERSION, parcel.batches).to_bytes() for parcel in unnumbered]
+
+    def _write_halves(self, now: int, numbered: Sequence[Parcel], unnumbered: Sequence[Parcel]) -> list[bytes]:
+        """Packets for BSDs."""
+        assert self._halves is not None
+        batches = [batch for parcel in (*numbered, *unnumbered) for batch in parcel.batches]
+        if self.settings.defer:
+            told = (batch for batch in batches if isinstance(batch, Inserts))
+            self._insertions.told(now, (state.identity for batch in told for state in batch.messages))
+        return self._halves.packets(batches, self._sync.selection.own, self.settings.max_packet)
 
     def _ask(self, now: int) -> None:
         """Ask for states, but for those that we asked for a moment ago: we would be told again what we can't use."""
@@ -483,12 +532,12 @@ class Exchange:
             peer.unacknowledged = 0
         return Reports(reports or [Report(ours, bytes(4), 0, 0, states, flags, self._takeovers % 256)])
 
-    def _numbered_packet(self, now: int, parcel: Parcel) -> bytes:
+    def _numbered_packet(self, now: int, parcel: Parcel, flags: int) -> bytes:
         number = self.sent.next(now, parcel.identities)
         for batch in parcel.batches:
             if isinstance(batch, BulkStatuses):
                 self._bulk_numbers.update({message.status: number for message in batch.messages})
-        first = Sequences([PacketNumber(self.settings.creator_id, number)])
+        first = Sequences([PacketNumber(self.settings.creator_id, number, flags)])
         return Packet(v6.VERSION, [first, *parcel.batches]).to_bytes()
 
 

@@ -88,12 +88,20 @@ class Halves:
     """Translates batches in both directions. `withdraw` makes the engine forget a flow that is to be told anew."""
 
     def __init__(
-        self, dialect: Dialect, creator_id: bytes, table: StateTable, withdraw: Callable[[bytes], None]
+        self,
+        dialect: Dialect,
+        creator_id: bytes,
+        table: StateTable,
+        withdraw: Callable[[bytes], None],
+        *,
+        defer: bool = False,
     ) -> None:
+        """With `defer` new states are to be acknowledged."""
         self._dialect = dialect
         self._creator_id = creator_id
         self._table = table
         self._withdraw = withdraw
+        self._insert_flags = ACK if defer else 0
         openbsd = dialect is Dialect.OPENBSD
         self._kinds = v6.KINDS if openbsd else v5.KINDS
         self._space = -HEADER.size if openbsd else -HEADER.size - len(v5.EOF)
@@ -238,7 +246,8 @@ class Halves:
         """What these say, of halves. What only Linux nodes understand is left out."""
         for batch in batches:
             if isinstance(batch, Inserts | Updates):
-                states = [half for state in batch.messages for half in self._split(state, own)]
+                flags = self._insert_flags if isinstance(batch, Inserts) else 0
+                states = [half for state in batch.messages for half in self._split(state, own, flags)]
                 yield type(batch)(states, self._dialect)
             elif isinstance(batch, CompressedUpdates):
                 yield CompressedUpdates([half for update in batch.messages for half in self._split_update(update)])
@@ -262,7 +271,8 @@ class Halves:
         told = self._partial.get(name, (IN, OUT))
         return [_Half(_even(name) if direction == IN else _odd(name), direction) for direction in told]
 
-    def _split(self, state: StateRecord, own: frozenset[bytes]) -> Iterator[StateRecord]:
+    def _split(self, state: StateRecord, own: frozenset[bytes], flags: int) -> Iterator[StateRecord]:
+        """Its halves, with these flags beside their own."""
         self._note_directions(state, own)
         for identity, direction, heard in self._halves(state.identity):
             wire, stack = _half_keys(state, direction)
@@ -276,7 +286,7 @@ class Halves:
                 src = heard.src._replace(state=state.src.state)
                 dst = heard.dst._replace(state=state.dst.state)
                 half = half._replace(interface=heard.interface, src=src, dst=dst, flags=heard.flags & ~ACK, pf=heard.pf)
-            yield half
+            yield half._replace(flags=half.flags | flags) if flags else half
 
     def _split_update(self, update: CompressedUpdate) -> Iterator[CompressedUpdate]:
         for identity, _, heard in self._halves(update.identity):

@@ -137,6 +137,10 @@ class Peers:
         """Up to which of our packets all peers have all; None if no peer acknowledges."""
         return min((p.acknowledged for p in self if p.acknowledged is not None), default=None)
 
+    def acknowledged_by_all_heard(self) -> int | None:
+        """Likewise, of those that are not silent."""
+        return min((p.acknowledged for p in self if p.acknowledged is not None and not p.silent), default=None)
+
     def oldest_unconfirmed(self, sent: Sent) -> int | None:
         """When the oldest packet was sent that a peer has not confirmed; None if there is none."""
         number = self.acknowledged()

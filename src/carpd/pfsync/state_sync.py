@@ -29,7 +29,7 @@ from carpd.pfsync.selection import Selection
 from carpd.pfsync.table import Record, StateTable, pack_record, unpack_record
 from carpd.pfsync.timeouts import HOLD, is_carried
 from carpd.wire import ctnetlink
-from carpd.wire.conntrack import SCTP, TCP, ConntrackEntry, Expectation, TcpState, flow_key, tuple_key
+from carpd.wire.conntrack import LIBERAL, SCTP, TCP, ConntrackEntry, Expectation, TcpState, flow_key, tuple_key
 from carpd.wire.pfsync import v6
 from carpd.wire.pfsync.attributes import LinuxAttributes
 from carpd.wire.pfsync.messages import CompressedUpdate
@@ -60,6 +60,8 @@ class Settings:
     maxupd: int = 128
     dialect: Dialect | None = None
     """What the peers speak if they are BSDs: see `halves`."""
+    defer: bool = False
+    """Whether packets may wait for what we tell: the peers are to acknowledge it at once."""
 
     @property
     def extensions(self) -> bool:
@@ -431,6 +433,8 @@ class StateSync:
         if record is None or entry is None:
             return
         now = self._correct(key, record, entry, joined(entry, told))
+        if now is entry and not entry.original_flags & entry.reply_flags & LIBERAL:
+            self.changes.loosen(key)  # what is updated is loosened by that
         if told.mark is not None and (told.mark, told.labels) != (entry.mark, entry.labels):
             self.changes.update(key, now._replace(timeout=None, mark=told.mark, labels=told.labels))
 

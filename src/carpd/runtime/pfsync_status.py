@@ -8,11 +8,12 @@ from typing import Any
 
 from carpd.pfsync.engine import SyncEngine
 from carpd.pfsync.peers import Peer
+from carpd.runtime.held_packets import HeldPackets
 from carpd.runtime.sync_link import SyncLink
 from carpd.units import SECOND
 
 
-def document(now: int, engine: SyncEngine, link: SyncLink) -> dict[str, Any]:
+def document(now: int, engine: SyncEngine, link: SyncLink, held: HeldPackets) -> dict[str, Any]:
     """As JSON's own types. Times are ages in seconds; coverage is in per cent of the states here."""
     counters = {f.name: getattr(engine.counters, f.name) for f in fields(engine.counters)}
     states = len(engine.sync.table)
@@ -27,6 +28,7 @@ def document(now: int, engine: SyncEngine, link: SyncLink) -> dict[str, Any]:
         "max_states": engine.settings.max_states,
         "unsent": len(engine.sync.outbox),
         "unconfirmed_age_s": None if oldest is None else round((now - oldest) / SECOND, 3),
+        "defer": held.status(),
         "peers": [_peer(now, peer, states) for peer in engine.peers],
         "resyncs": counters.pop("resyncs"),
         "refused": counters.pop("refused"),

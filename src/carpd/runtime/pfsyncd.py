@@ -17,8 +17,9 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from carpd.config.model import PfsyncConfig
@@ -42,6 +43,7 @@ from carpd.pfsync.effects import (
     PeerLost,
     ReadExpectations,
     ReadTable,
+    ReleasePackets,
     Resynchronising,
     SendPackets,
     SetTimeouts,
@@ -56,6 +58,7 @@ from carpd.pfsync.events import (
     Event,
     ExpectationsFound,
     LinkChanged,
+    PacketsDeferred,
     PacketsReceived,
     Refused,
     RoleChanged,
@@ -69,6 +72,7 @@ from carpd.pfsync.state_sync import Settings
 from carpd.pfsync.timeouts import HOLD_THRESHOLD, LinuxTimeouts
 from carpd.runtime import pfsync_status
 from carpd.runtime.channel import Channel, ChannelClosedError
+from carpd.runtime.held_packets import HeldPackets
 from carpd.runtime.messages import LogLine, PfsyncStatus, PfsyncStatusWanted, StartPfsync, SyncLinkChanged
 from carpd.runtime.sync_link import SyncLink
 from carpd.units import MILLISECOND, SECOND
@@ -103,6 +107,7 @@ class Pfsyncd:
         self._expectations = ExpectationEvents(ignored_port=self._table.port)
         self._links = LinkMonitor()
         self._link = SyncLink(config, self._log)
+        self._held = HeldPackets(config.defer, self._log)
         now = time.monotonic_ns()
         timeouts = conntrack_settings.read_timeouts()
         for name in sorted(name for name, seconds in timeouts.items() if seconds >= HOLD_THRESHOLD):
@@ -126,6 +131,7 @@ class Pfsyncd:
             self._links.fileno(): self._hear_links,
             self._events.fileno(): self._hear_table,
             self._expectations.fileno(): self._hear_expectations,
+            **{fd: partial(self._hear_held, receive) for fd, receive in self._held.hears().items()},
         }
         """What to do when a file descriptor is readable."""
         for fd in self._hear:
@@ -148,6 +154,9 @@ class Pfsyncd:
             deadline = self._engine.deadline
             if deadline is not None and deadline <= now:
                 self._feed(now, TimersDue())
+            self._held.hold(now, self._engine.may_defer(now))
+        self._feed(time.monotonic_ns(), LinkChanged(False))  # what is held goes
+        self._held.close()
 
     def _wait(self) -> list[int]:
         """Wait for something to do: the file descriptors that can be read.
@@ -181,6 +190,12 @@ class Pfsyncd:
             if not more:
                 return
 
+    def _hear_held(self, receive: Callable[[], Iterable[tuple[int, bytes]]]) -> None:
+        frames = [*receive()]
+        if frames:
+            self._hear_table()  # the kernel has told of their connections before
+            self._feed(time.monotonic_ns(), PacketsDeferred(frames))
+
     def _hear_expectations(self) -> None:
         expectations, lost = self._expectations.receive()
         if lost:
@@ -200,6 +215,7 @@ class Pfsyncd:
         if self._links.changes():
             self._look_at_addresses()
             self._look_at_link()
+            self._held.refresh()
 
     def _look_at_addresses(self) -> None:
         addresses = local_addresses()
@@ -250,7 +266,7 @@ class Pfsyncd:
     def _obey(self, message: object) -> None:
         now = time.monotonic_ns()
         if isinstance(message, PfsyncStatusWanted):
-            document = pfsync_status.document(now, self._engine, self._link)
+            document = pfsync_status.document(now, self._engine, self._link, self._held)
             self._tell(PfsyncStatus(message.token, json.dumps(document)))
         elif isinstance(message, RoleChanged):
             self._feed(now, message)
@@ -276,6 +292,9 @@ class Pfsyncd:
 
     def _send(self, _now: int, effect: SendPackets) -> None:
         self._link.send(effect.packets)
+
+    def _release(self, _now: int, effect: ReleasePackets) -> None:
+        self._held.send(effect.frames)
 
     def _insert(self, now: int, effect: InsertEntries) -> Event | None:
         refusals = self._table.insert(effect.entries)
@@ -345,6 +364,7 @@ class Pfsyncd:
 
 _PERFORMERS: dict[type, Callable[[Pfsyncd, int, Any], Event | None]] = {
     SendPackets: Pfsyncd._send,
+    ReleasePackets: Pfsyncd._release,
     InsertEntries: Pfsyncd._insert,
     UpdateEntries: Pfsyncd._update,
     DeleteEntries: Pfsyncd._delete,
@@ -396,6 +416,7 @@ def _settings(config: PfsyncConfig) -> Settings:
         max_packet=MAX_PACKET,
         maxupd=config.maxupd,
         dialect=dialect_of(config.version),
+        defer=bool(config.defer),
     )
 
 
@@ -413,7 +434,7 @@ def _first_messages(channel: Channel) -> list[object]:
 
 def main() -> int:
     """Run on the socket that is file descriptor argv[1]. The supervisor starts this."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # sent to the whole group: the supervisor decides
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     messages = _first_messages(channel)

@@ -186,7 +186,7 @@ WIRE = {
     ),
     "a numbered packet": (
         Packet(6, [Sequences([PacketNumber(CREATOR, 2**32 + 1)]), CompressedDeletes([FIRST])]),
-        f"06000034 {ZEROS} 81030001 1a2b3c4d 0000000100000001 07030001 5f00000000000001 1a2b3c4d",
+        f"06000038 {ZEROS} 81040001 1a2b3c4d 0000000100000001 00000000 07030001 5f00000000000001 1a2b3c4d",
     ),
     "reports": (
         Packet(
@@ -373,7 +373,7 @@ creators = st.binary(min_size=4, max_size=4)
 clears = st.builds(Clear, names, creators)
 updates = st.builds(CompressedUpdate, identities, peers, peers, U8)
 statuses = st.builds(BulkStatus, creators, U32, U8)
-numbers = st.builds(PacketNumber, creators, U64)
+numbers = st.builds(PacketNumber, creators, U64, U8)
 reports = st.builds(Report, creators, creators, U64, U64, U32, U8, U8)
 resends = st.builds(Resend, creators, U64, U32)
 digests = st.builds(Digest, creators, U32, st.lists(U64, min_size=64, max_size=64).map(tuple))

@@ -74,5 +74,5 @@ def _action_text(batch: AnyBatch) -> str:
             words = {BULK_START: "start", BULK_END: "end"}
             return f"{text} ({' '.join(words.get(status, str(status)) for _, _, status in batch.messages)})"
         case Sequences():
-            return f"{text} ({' '.join(str(number) for _, number in batch.messages)})"
+            return f"{text} ({' '.join(str(message.number) for message in batch.messages)})"
     return text

@@ -17,6 +17,9 @@ from carpd.wire.pfsync.layout import Layout
 EQUAL, CARRYING, COMPLETE = 0x01, 0x02, 0x04
 """Flags of a report. The digests were equal; it carries traffic; it has got all states, its bulk update is done."""
 
+ACKNOWLEDGE = 0x01
+"""A flag of a packet number: the sender wants a report at once, when all that the packet says is done."""
+
 DIGEST_SUMS = 64
 """Sums of a digest: a node has so many groups, and a group so many buckets."""
 ALL_GROUPS = 0xFFFFFFFF
@@ -32,6 +35,7 @@ class PacketNumber(NamedTuple):
 
     creator_id: bytes
     number: int
+    flags: int = 0
 
 
 class Report(NamedTuple):
@@ -108,7 +112,7 @@ def _encode_digests(digests: Sequence[Digest]) -> bytes:
     return b"".join(_DIGEST.pack(creator_id, group, *sums) for creator_id, group, sums in digests)
 
 
-PACKET_NUMBER = _flat("!4sQ", PacketNumber._make)
+PACKET_NUMBER = _flat("!4sQB3x", PacketNumber._make)
 REPORT = _flat("!4s4sQQIBB2x", Report._make)
 RESEND = _flat("!4sQI", Resend._make)
 DIGEST = Layout(_DIGEST.size, _decode_digests, _encode_digests)
