@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from carpd.config.keys import CARP_KEYS, IGNORE_KEYS, PFSYNC_KEYS
+from carpd.config.keys import CARP_KEYS, CONTROL_KEYS, HOOK_KEYS, IGNORE_KEYS, METRICS_KEYS, PFSYNC_KEYS
 from carpd.config.locate import key_lines
 from carpd.config.parse import load
 
@@ -36,6 +36,9 @@ VALUES = st.recursive(
             "{ 1 = 0, 2 = 100 }",
             "{ 255 = 254, 7 = true, 256 = 0, 01 = 1 }",
             r'"\u0000"',
+            '["/bin/true"]',
+            '"127.0.0.1:1"',
+            '"/"',
         ]
     )
     | st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\"\\'"), max_size=20).map(
@@ -52,8 +55,14 @@ NAMES = st.sampled_from(
         *CARP_KEYS,
         *PFSYNC_KEYS,
         *IGNORE_KEYS,
+        *CONTROL_KEYS,
+        *METRICS_KEYS,
+        *HOOK_KEYS,
         "carp",
         "pfsync",
+        "control",
+        "metrics",
+        "hook",
         "node",
         "lan",
         "dmz",
@@ -93,6 +102,21 @@ addresses = ["192.0.2.0/24", "2001:db8::/32"]
 protocols = ["icmp", 47]
 marks = [5, "0x10/0xff"]
 zones = [1]
+
+[control]
+read_group = "adm"
+
+[metrics]
+listen = "[::1]:9120"
+
+[hook.log]
+command = ["/usr/bin/logger", "-t", "carp"]
+virtual_hosts = ["lan"]
+user = "nobody"
+
+[node.fw-b.hook.log]
+events = ["demotion"]
+timeout = 5
 """
 )
 
@@ -115,6 +139,7 @@ def assigned() -> st.SearchStrategy[str]:
         st.lists(SNIPPETS, max_size=8).map("".join)
         | st.builds("[carp.lan]\n{}\n[node.fw-b.carp.lan]\n{}".format, table, table)
         | st.builds("[pfsync]\n{}\n[pfsync.ignore]\n{}\n[node.fw-b.pfsync]\n{}".format, table, table, table)
+        | st.builds("[control]\n{}\n[metrics]\n{}\n[hook.log]\n{}".format, table, table, table)
     )
 
 

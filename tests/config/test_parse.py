@@ -138,7 +138,7 @@ ONE_VIRTUAL_HOST: dict[str, tuple[str, list[str]]] = {
     "an unknown table": ("[crap.wan]\n" + lan(), ["1: error: crap: unknown table: did you mean carp?"]),
     "a table like no other": (
         "defer = 1\n" + lan(),
-        ["1: error: defer = 1: unknown table: known are carp, pfsync, node"],
+        ["1: error: defer = 1: unknown table: known are carp, pfsync, control, metrics, hook, node"],
     ),
     "the name of a virtual host is too long": (
         lan().replace("carp.lan", "carp.elevenchars"),
@@ -465,7 +465,7 @@ ONE_VIRTUAL_HOST: dict[str, tuple[str, list[str]]] = {
             "6: error: carp.wan.multicast = false: nobody would hear an advertisement: list the other nodes in peers, "
             "or "
             "leave multicast on",
-            "7: error: node = [{}]: must be a table, [node.NODE.carp.NAME] or [node.NODE.pfsync], not an array",
+            "7: error: node = [{}]: must be a table, such as [node.NODE.carp.NAME], not an array",
         ],
     ),
 }
@@ -642,7 +642,7 @@ BETWEEN_HOSTS: dict[str, tuple[str, list[str]]] = {
     ),
     "a node that is no table": (
         lan("[node]", "fw-b = 1"),
-        ["7: error: node.fw-b = 1: must be a table, [node.NODE.carp.NAME] or [node.NODE.pfsync], not a whole number"],
+        ["7: error: node.fw-b = 1: must be a table, such as [node.NODE.carp.NAME], not a whole number"],
     ),
     "a pair of values that is wrong on one node": (
         lan("advbase = 0", "advskew = 1", "[node.fw-b.carp.lan]", "advskew = 0"),
@@ -819,3 +819,20 @@ def test_packaged_example(file: Path, node: str, advskew: int) -> None:
 def test_the_password_stays_out_of_what_is_printed(file: Path) -> None:
     loaded = read(file, lan('password = "correct horse batte"', "vhid = 0", omit="vhid"), mode=0o644)
     assert "correct" not in "".join(lines(loaded, file)) + repr(loaded)
+
+
+def test_what_is_down_is_as_if_it_were_not_there(file: Path) -> None:
+    """Its mistakes are mistakes all the same. `carpctl ifconfig NAME down` sets it."""
+    text = (
+        '[carp.lan]\ninterface = "eth1"\nvhid = 1\naddresses = ["192.0.2.1/24"]\npassword = "x"\nadvskew = 1\n'
+        '[carp.wan]\ninterface = "eth0"\nvhid = 2\naddresses = ["198.51.100.1/24"]\npassword = "x"\nup = false\n'
+        '[pfsync]\nsyncdev = "eth2"\ntransport = "plain"\nup = false\n'
+    )
+    file.write_text(text)
+    file.chmod(0o600)
+    config = load(file, "fw-a").config
+    assert config is not None
+    assert [host.name for host in config.virtual_hosts] == ["lan"]
+    assert config.pfsync is None
+    file.write_text(text.replace("vhid = 2", "vhid = 0"))
+    assert load(file, "fw-a").config is None

@@ -120,7 +120,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         pfsync("bulk_limit = 3"),
         [
             "4: error: pfsync.bulk_limit = 3: unknown key: known are syncdev, syncpeer, transport, secret_file, port, "
-            "maxupd, max_states, local, version, defer, carp_demotion_factor, ignore"
+            "maxupd, max_states, local, version, defer, carp_demotion_factor, up, ignore"
         ],
     ),
     # values

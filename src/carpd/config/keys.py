@@ -13,10 +13,14 @@ from typing import Any
 from carpd.config import values
 from carpd.config.model import (
     BalancingMode,
+    ControlConfig,
     DemotionMode,
+    HookConfig,
+    HookEvent,
     Ignore,
     MacMode,
     MasterDownRule,
+    MetricsConfig,
     PfsyncConfig,
     Transport,
     Version,
@@ -68,10 +72,11 @@ class Key:
 
 
 def _keys_of(model: type, *keys: Key) -> Mapping[str, Key]:
-    """By name, with the model's defaults."""
+    """By name, with the model's defaults; a key that the model does not know has its own."""
     defaults = {f.name: f.default for f in dataclasses.fields(model) if f.default is not dataclasses.MISSING}
     return {
-        key.name: dataclasses.replace(key, default=defaults.get(key.name, () if key.many else None)) for key in keys
+        key.name: dataclasses.replace(key, default=defaults.get(key.name, () if key.many else key.default))
+        for key in keys
     }
 
 
@@ -162,6 +167,7 @@ CARP_KEYS = _keys_of(
         values.boolean,
         "whether link-local addresses are part of the digest, as FreeBSD and NetBSD peers want it",
     ),
+    Key("up", values.boolean, "whether it takes part; false is as if it were not there", default=True),
 )
 """Of [carp.NAME]."""
 
@@ -226,6 +232,7 @@ PFSYNC_KEYS = _keys_of(
         "what a bulk update adds to the demotion of every group until it is done, 0 to 255; 240 unless all have "
         'demotion = "counter"',
     ),
+    Key("up", values.boolean, "whether states are synchronised; false is as if there were no [pfsync]", default=True),
     Key(
         "ignore",
         values.table("[pfsync.ignore]"),
@@ -235,3 +242,53 @@ PFSYNC_KEYS = _keys_of(
     ),
 )
 """Of [pfsync]."""
+
+CONTROL_KEYS = _keys_of(
+    ControlConfig,
+    Key("read_group", values.account_name("a group"), "members of this Unix group may ask what the daemon does"),
+    Key("change_group", values.account_name("a group"), "members of this Unix group may ask, and change it"),
+)
+"""Of [control]."""
+
+METRICS_KEYS = _keys_of(
+    MetricsConfig,
+    Key(
+        "listen",
+        values.listen,
+        'where metrics are to be had: "ADDRESS:PORT", such as "127.0.0.1:9120" or "[::1]:9120", or the path of a Unix '
+        "socket",
+        required=True,
+    ),
+)
+"""Of [metrics]."""
+
+HOOK_KEYS = _keys_of(
+    HookConfig,
+    Key(
+        "command",
+        values.argument,
+        "the program, as an absolute path, and its arguments; no shell reads them",
+        many=True,
+        required=True,
+    ),
+    Key(
+        "events",
+        values.one_of(HookEvent),
+        'when it is run: "master", "backup", "init" (the new state of a virtual host), "demotion", "sharing", '
+        '"pfsync", "reload"; see below',
+        many=True,
+    ),
+    Key(
+        "virtual_hosts",
+        values.text,
+        "for which virtual hosts it is run, by NAME in [carp.NAME]; without: for all",
+        many=True,
+    ),
+    Key("user", values.account_name("a user"), "the user that it runs as; without: the daemon's own"),
+    Key(
+        "timeout",
+        values.integer("a timeout", 1, 3600),
+        "seconds after which it is ended, 1 to 3600",
+    ),
+)
+"""Of [hook.NAME]."""

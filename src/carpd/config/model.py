@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import Any
 
 from carpd.units import SECOND, SKEW, interval_ns
 
@@ -56,6 +58,10 @@ class DemotionMode(enum.Enum):
         return self is not DemotionMode.COUNTER
 
 
+DEAD_RATIO = 3
+"""So many advertisements of a master are missed before a backup takes over. Ref: spec carp §9."""
+
+
 class MasterDownRule(enum.Enum):
     """How long a backup waits for an advertisement. Ref: spec carp §9."""
 
@@ -64,10 +70,10 @@ class MasterDownRule(enum.Enum):
     OPENBSD = "openbsd"
     """3·(advbase + advskew/256)."""
 
-    def master_down_ns(self, advbase: int, advskew: int) -> int:
+    def master_down_ns(self, advbase: int, advskew: int, dead_ratio: int = DEAD_RATIO) -> int:
         if self is MasterDownRule.OPENBSD or advbase == 0:
-            return max(3 * interval_ns(advbase, advskew), 3 * SKEW)
-        return 3 * advbase * SECOND + advskew * SKEW
+            return max(dead_ratio * interval_ns(advbase, advskew), dead_ratio * SKEW)
+        return dead_ratio * advbase * SECOND + advskew * SKEW
 
 
 class BalancingMode(enum.Enum):
@@ -106,7 +112,7 @@ class VirtualHostConfig:
     interface: str
     vhid: int
     addresses: tuple[Address, ...]
-    key: bytes
+    key: bytes = field(repr=False)
     """The password: 0 to 19 bytes. Empty means that anybody on the link can take the addresses."""
     advbase: int = 1
     advskew: int = 0
@@ -130,6 +136,10 @@ class VirtualHostConfig:
     """Send the digest with link-local addresses, for FreeBSD and NetBSD peers that have them. Ref: spec carp §3."""
     balancing: Balancing | None = None
     """Set if this is one node of several that share the addresses."""
+    dead_ratio: int = DEAD_RATIO
+    """Another one is no key: only the program ucarp has it."""
+    tie_address: bytes | None = None
+    """Our own address, packed, where of two equal masters the lower one goes on, as with ucarp; likewise no key."""
 
     def __repr__(self) -> str:  # the key stays out of logs and tracebacks
         return f"VirtualHostConfig({self.name}: vhid {self.vhid} on {self.interface})"
@@ -147,7 +157,7 @@ class VirtualHostConfig:
     @property
     def master_down_ns(self) -> int:
         """How long this host, as a backup, waits for an advertisement, in nanoseconds."""
-        return self.master_down.master_down_ns(self.advbase, self.advskew)
+        return self.master_down.master_down_ns(self.advbase, self.advskew, self.dead_ratio)
 
     @property
     def lease_ns(self) -> int:
@@ -173,6 +183,13 @@ class VirtualHostConfig:
     def leader_vhid(self) -> int:
         """The vhid of the leader: the lowest of the nodes', or the only one."""
         return self.balancing.vhids[0] if self.balancing else self.vhid
+
+    def is_another_than(self, old: VirtualHostConfig) -> bool:
+        """Whether the device and the gate of the old one of this name don't serve for this one: it is given up, and
+        taken anew. Whatever else differs can be changed in place.
+        """
+        ours, theirs = ((c.interface, c.vhid, c.mac, c.balancing) for c in (self, old))
+        return ours != theirs
 
     @property
     def device(self) -> str:
@@ -270,12 +287,40 @@ class ControlConfig:
     """May also change what the daemon does."""
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a TCP server listens."""
+
+    address: IPv4Address | IPv6Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsConfig:
     """Where metrics are to be had, as Prometheus reads them."""
 
-    listen: str
-    """ADDRESS:PORT, or the path of a Unix socket."""
+    listen: Endpoint | str
+    """A string is the path of a Unix socket."""
+
+
+class HookEvent(enum.Enum):
+    """What a hook is run for."""
+
+    MASTER = "master"
+    """A virtual host has this state now; so the next two."""
+    BACKUP = "backup"
+    INIT = "init"
+    DEMOTION = "demotion"
+    """The demotion of a redundancy group has changed."""
+    SHARING = "sharing"
+    """Something is wrong with how nodes share their traffic, or no longer."""
+    PFSYNC = "pfsync"
+    """A bulk update has begun or ended, or the link to the peers was lost or found."""
+    RELOAD = "reload"
+    """The configuration was read again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,10 +331,9 @@ class HookConfig:
     """NAME in [hook.NAME]."""
     command: tuple[str, ...]
     """The program, as an absolute path, and its arguments."""
-    events: tuple[str, ...] = ("master", "backup", "init")
-    """Which: the new state of a virtual host, or "demotion", "sharing", "pfsync", "reload"."""
+    events: tuple[HookEvent, ...] = (HookEvent.MASTER, HookEvent.BACKUP, HookEvent.INIT)
     virtual_hosts: tuple[str, ...] = ()
-    """Those of them that it is run for; empty: all."""
+    """Of events of a virtual host, or of its group: those that it is run for, by NAME in [carp.NAME]; empty: all."""
     user: str | None = None
     """Who runs it; None: the daemon's own user."""
     timeout: int = 30
@@ -307,3 +351,5 @@ class Config:
     control: ControlConfig = ControlConfig()
     metrics: MetricsConfig | None = None
     hooks: tuple[HookConfig, ...] = ()
+    tables: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What all of this was made of: the values of the file, as TOML has them, passwords included."""

@@ -4,7 +4,8 @@
          -> locate: lines of keys    -> keys: what each key may be
 
 All nodes that the file names are checked, so that a mistake shows on the first node that gets the file; only what
-depends on the host (password and secret files, its own addresses) is checked for the node alone that reads it.
+depends on the host (password and secret files, its own addresses, its users and programs) is checked for the node alone
+that reads it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carpd.config.keys import CARP_KEYS, PFSYNC_KEYS
+from carpd.config.keys import CARP_KEYS, CONTROL_KEYS, HOOK_KEYS, PFSYNC_KEYS
 from carpd.config.locate import key_lines
-from carpd.config.model import Balancing, BalancingMode, Config, DemotionMode, Ignore, PfsyncConfig, VirtualHostConfig
+from carpd.config.model import (
+    Balancing,
+    BalancingMode,
+    Config,
+    ControlConfig,
+    DemotionMode,
+    HookConfig,
+    Ignore,
+    MetricsConfig,
+    PfsyncConfig,
+    VirtualHostConfig,
+)
+from carpd.config.operation_rules import HOOK_RULES, check_accounts, check_hooks, check_listen, check_programs
 from carpd.config.password import check_password, read_password
 from carpd.config.pfsync_rules import PFSYNC_RULES, check_link, other_nodes
 from carpd.config.private_file import readable_by_others
@@ -47,7 +60,7 @@ from carpd.config.settings import Document, NodeSettings, Settings
 _ADVSKEW_DEMOTION_FACTOR = 240
 """Where advskew carries the demotion, one step must be more than any advskew. Ref: spec carp §10.2."""
 
-_NOT_OF_THE_MODEL = ("vhid", "advskew", "nodes", "balancing", "password", "password_file")
+_NOT_OF_THE_MODEL = ("up", "vhid", "advskew", "nodes", "balancing", "password", "password_file")
 """Keys that are not passed on as they are."""
 
 _TOML_PLACE = re.compile(r" \((?:at line (?P<line>\d+), column \d+|at end of document)\)$")
@@ -79,24 +92,56 @@ def load(path: Path, node: str | None = None, own_addresses: OwnAddresses | None
     table = _toml(data, problems)
     if table is None:
         return Loaded(None, problems.in_order())
-    document = Document(table, problems)
+    return _load(table, node, path, problems, readable=readable_by_others(mode), own_addresses=own_addresses)
+
+
+def load_tables(tables: Mapping[str, Any], path: Path, node: str, own_addresses: OwnAddresses | None = None) -> Loaded:
+    """Likewise of values that are in no file: files that they name are looked for beside `path`."""
+    return _load(tables, node, path, Problems(path), readable=False, own_addresses=own_addresses)
+
+
+def _load(
+    tables: Mapping[str, Any],
+    node: str,
+    path: Path,
+    problems: Problems,
+    *,
+    readable: bool,
+    own_addresses: OwnAddresses | None,
+) -> Loaded:
+    """`readable` says whether others can read where the values come from."""
+    document = Document(tables, problems)
     nodes = {dotted((name,)): document.node(name) for name in dict.fromkeys((node, *document.nodes))}
     possible = {"every other node": document.node(None)} if node in document.nodes else {}  # they may exist
     unnamed = possible if document.nodes == (node,) else {}  # nobody is alone
-    _check(nodes, unnamed, readable_by_others(mode), problems)
+    _check(nodes, unnamed, readable, problems)
     check_shares(_hosts(nodes | unnamed), _hosts(possible), problems)
 
     ours, own = document.node(node), own_addresses or {}
     keys = [read_password(host, path.parent, problems) for host in ours.hosts]
     check_own_addresses(ours.hosts, own, problems)
     pfsync = _pfsync(ours, path.parent, own, problems)
+    check_accounts(ours.tables, problems)
+    check_programs(ours.hooks, problems)
     if problems.errors:
         return Loaded(None, problems.in_order())
     others = [host for name, other in (nodes | unnamed).items() if name != dotted((node,)) for host in other.hosts]
     virtual_hosts = tuple(
-        part for host, key in zip(ours.hosts, keys, strict=True) for part in _virtual_hosts(host, key, others)
+        part
+        for host, key in zip(ours.hosts, keys, strict=True)
+        if host["up"]
+        for part in _virtual_hosts(host, key, others)
     )
-    return Loaded(Config(node=node, virtual_hosts=virtual_hosts, pfsync=pfsync), problems.in_order())
+    config = Config(
+        node=node,
+        virtual_hosts=virtual_hosts,
+        pfsync=pfsync if ours.pfsync and ours.pfsync["up"] else None,
+        control=_control(ours),
+        metrics=_metrics(ours),
+        hooks=tuple(_hook(hook) for hook in ours.hooks),
+        tables=tables,
+    )
+    return Loaded(config, problems.in_order())
 
 
 def _check(
@@ -118,6 +163,11 @@ def _check(
         if settings.pfsync is not None:
             check_rules(settings.pfsync, PFSYNC_RULES, problems)
             check_link(settings.pfsync, settings.hosts, problems)
+        if settings.metrics is not None:
+            check_listen(settings.metrics, settings.hosts, problems)
+        check_hooks(settings.hooks, settings.hosts, problems)
+        for hook in settings.hooks:
+            check_rules(hook, HOOK_RULES, problems)
 
 
 def _hosts(nodes: Mapping[str, NodeSettings]) -> SettingsByNode:
@@ -181,7 +231,7 @@ def _pfsync(node: NodeSettings, directory: Path, own: OwnAddresses, problems: Pr
     secrets = read_secrets(pfsync, directory, problems)
     if problems.errors:
         return None
-    values = {name: pfsync[name] for name in PFSYNC_KEYS if name not in ("syncpeer", "secret_file", "ignore")}
+    values = {name: pfsync[name] for name in PFSYNC_KEYS if name not in ("up", "syncpeer", "secret_file", "ignore")}
     if pfsync.get("carp_demotion_factor") is None and any(host["demotion"].in_advskew for host in node.hosts):
         values["carp_demotion_factor"] = _ADVSKEW_DEMOTION_FACTOR
     if pfsync["secret_file"] is not None:
@@ -189,3 +239,16 @@ def _pfsync(node: NodeSettings, directory: Path, own: OwnAddresses, problems: Pr
     if ignore := pfsync.get("ignore"):
         values["ignore"] = Ignore(**{name: setting.value for name, setting in ignore.value.items()})
     return PfsyncConfig(syncpeers=syncpeers, secrets=secrets, **values)
+
+
+def _control(node: NodeSettings) -> ControlConfig:
+    control = node.control
+    return ControlConfig() if control is None else ControlConfig(**{name: control[name] for name in CONTROL_KEYS})
+
+
+def _metrics(node: NodeSettings) -> MetricsConfig | None:
+    return None if node.metrics is None else MetricsConfig(listen=node.metrics["listen"])
+
+
+def _hook(hook: Settings) -> HookConfig:
+    return HookConfig(name=hook.name, **{name: hook[name] for name in HOOK_KEYS})

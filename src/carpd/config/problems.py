@@ -80,7 +80,7 @@ class Problems:
 
     def unknown(self, path: KeyPath, value: object, known: Iterable[str], what: str) -> None:
         """A name that nobody knows. A string is not shown: it may be the password of a misspelt key."""
-        hint = _nearest(path[-1], tuple(known))
+        hint = nearest(path[-1], tuple(known))
         self.error(path, f"unknown {what}: {hint}", None if isinstance(value, str | dict) else value)
 
     def add(self, severity: Severity, path: KeyPath, message: str, value: object = None, line: int = 0) -> None:
@@ -122,7 +122,7 @@ def kind(value: object) -> str:
     return next(name for python, name in _KINDS if isinstance(value, python))
 
 
-def _nearest(name: str, known: tuple[str, ...]) -> str:
+def nearest(name: str, known: tuple[str, ...]) -> str:
     """The hint for an unknown name: the known one that looks like it, or all of them."""
     if not known:
         return "there is none"

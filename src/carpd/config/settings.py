@@ -1,4 +1,4 @@
-"""From the tables of a document to what each node would use: [carp.NAME] and [pfsync], and over them [node.NODE.*]."""
+"""From the tables of a document to what each node would use: [carp.NAME] and so on, and over them [node.NODE.*]."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from carpd.config.keys import CARP_KEYS, PFSYNC_KEYS, Key
+from carpd.config.keys import CARP_KEYS, CONTROL_KEYS, HOOK_KEYS, METRICS_KEYS, PFSYNC_KEYS, Key
 from carpd.config.model import NAME_LIMIT
 from carpd.config.problems import KeyPath, Problems, dotted, kind
 from carpd.config.values import short_name
@@ -16,7 +16,9 @@ _NOTHING_TO_DO = (
     'addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"; or [pfsync], for the state table alone'
 )
 
-_NODE_FORM = "[node.NODE.carp.NAME] or [node.NODE.pfsync]"
+_NODE_FORM = "such as [node.NODE.carp.NAME]"
+
+HOOK_NAME_LIMIT = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +39,18 @@ Written = Mapping[str, Setting]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A virtual host, or pfsync, as one node would use it."""
+    """One table as one node would use it: a virtual host, pfsync, a hook."""
 
     path: KeyPath
     keys: Mapping[str, Key]
     common: Written
-    """What [carp.NAME] or [pfsync] says."""
+    """What [carp.NAME] says, for example."""
     override: Written
-    """What [node.NODE.carp.NAME] or [node.NODE.pfsync] says instead."""
+    """What [node.NODE.carp.NAME] says instead."""
 
     @property
     def name(self) -> str:
-        """Of a virtual host: NAME."""
+        """NAME in [carp.NAME] or [hook.NAME]."""
         return self.path[-1]
 
     def get(self, key: str) -> Setting | None:
@@ -86,79 +88,140 @@ class Settings:
 class NodeSettings:
     """All that one node would use."""
 
-    hosts: tuple[Settings, ...]
-    """Its virtual hosts."""
-    pfsync: Settings | None
+    tables: tuple[Settings, ...]
 
     @property
-    def tables(self) -> tuple[Settings, ...]:
-        return self.hosts if self.pfsync is None else (*self.hosts, self.pfsync)
+    def hosts(self) -> tuple[Settings, ...]:
+        """Its virtual hosts."""
+        return self._called("carp")
+
+    @property
+    def hooks(self) -> tuple[Settings, ...]:
+        return self._called("hook")
+
+    @property
+    def pfsync(self) -> Settings | None:
+        return next(iter(self._called("pfsync")), None)
+
+    @property
+    def control(self) -> Settings | None:
+        return next(iter(self._called("control")), None)
+
+    @property
+    def metrics(self) -> Settings | None:
+        return next(iter(self._called("metrics")), None)
+
+    def _called(self, name: str) -> tuple[Settings, ...]:
+        return tuple(table for table in self.tables if table.path[0] == name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sort:
+    """Tables of one sort: how their header is written, what they are, and the keys that they have."""
+
+    form: str
+    what: str
+    keys: Mapping[str, Key]
+    name_limit: int = 0
+    """Characters of their NAME; 0 if there is only one, without a name."""
+    why: str = ""
+    """Of that limit."""
+
+
+_SORTS = {
+    "carp": _Sort(
+        "[carp.NAME]",
+        "virtual host",
+        CARP_KEYS,
+        NAME_LIMIT,
+        ": its device is carp-NAME, and Linux allows that 15 characters",
+    ),
+    "pfsync": _Sort("[pfsync]", "pfsync", PFSYNC_KEYS),
+    "control": _Sort("[control]", "control", CONTROL_KEYS),
+    "metrics": _Sort("[metrics]", "metrics", METRICS_KEYS),
+    "hook": _Sort("[hook.NAME]", "hook", HOOK_KEYS, HOOK_NAME_LIMIT),
+}
+"""By the first part of their header."""
 
 
 class Document:
     """All tables of a file, each value read and checked where it stands."""
 
     def __init__(self, document: Mapping[str, Any], problems: Problems) -> None:
-        self.carp: dict[str, Written] = {}
-        self.pfsync: Written | None = None
-        self.carp_overrides: dict[str, dict[str, Written]] = {}
-        """By node, also those without any, and virtual host."""
-        self.pfsync_overrides: dict[str, Written] = {}
-        """By node."""
-        forms = {"carp": "[carp.NAME]", "pfsync": "[pfsync]", "node": _NODE_FORM}
+        self._common: dict[KeyPath, Written] = {}
+        """By where they stand: ("carp", "lan"), ("pfsync",)."""
+        self._overrides: dict[str, dict[KeyPath, Written]] = {}
+        """By node, also those without any, and by where what they override stands."""
+        forms = {name: sort.form for name, sort in _SORTS.items()} | {"node": _NODE_FORM}
         tables = dict(_tables(document, (), forms, problems))
         if document.get("carp", {}) == {} and "pfsync" not in document:
             problems.error(("carp",), _NOTHING_TO_DO)
-        self._read_carp(tables.get("carp", {}), problems)
-        if "pfsync" in tables:
-            self.pfsync = _read(tables["pfsync"], ("pfsync",), PFSYNC_KEYS, problems)
-        self._read_overrides(tables.get("node", {}), tuple(tables.get("carp", {})), "pfsync" in document, problems)
+        for path, sort, table in _tables_of_keys(tables, (), problems):
+            _check_name(path, sort, problems)
+            self._common[path] = _read(table, path, sort.keys, problems)
+        forms = {name: _in_node(sort.form) for name, sort in _SORTS.items()}
+        for node, node_table in _tables(tables.get("node", {}), ("node",), _NODE_FORM, problems):
+            self._overrides[node] = {}
+            where = ("node", node)
+            overrides = dict(_tables(node_table, where, forms, problems))
+            for path, sort, table in _tables_of_keys(overrides, where, problems):
+                _check_overridden(path, sort, where, document, problems)
+                self._overrides[node][path] = _read(table, (*where, *path), sort.keys, problems, override=True)
 
     @property
     def nodes(self) -> tuple[str, ...]:
         """Those that have a table of their own."""
-        return tuple(self.carp_overrides)
+        return tuple(self._overrides)
 
     def node(self, name: str | None) -> NodeSettings:
         """What this node would use; what a node without overrides would, if None."""
-        overrides = {} if name is None else self.carp_overrides.get(name, {})
-        hosts = tuple(
-            Settings(("carp", host), CARP_KEYS, common, overrides.get(host, {})) for host, common in self.carp.items()
+        overrides = {} if name is None else self._overrides.get(name, {})
+        return NodeSettings(
+            tuple(
+                Settings(path, _SORTS[path[0]].keys, common, overrides.get(path, {}))
+                for path, common in self._common.items()
+            )
         )
-        if self.pfsync is None:
-            return NodeSettings(hosts, None)
-        override = {} if name is None else self.pfsync_overrides.get(name, {})
-        return NodeSettings(hosts, Settings(("pfsync",), PFSYNC_KEYS, self.pfsync, override))
 
-    def _read_carp(self, carp: Mapping[str, Any], problems: Problems) -> None:
-        check_name = short_name("the name of a virtual host", NAME_LIMIT)
-        for name, table in _tables(carp, ("carp",), "[carp.NAME]", problems):
-            path = ("carp", name)
-            try:
-                check_name(name)
-            except ValueError as error:
-                problems.error(path, f"{error}: its device is carp-NAME, and Linux allows that 15 characters")
-            self.carp[name] = _read(table, path, CARP_KEYS, problems)
 
-    def _read_overrides(
-        self, nodes: Mapping[str, Any], hosts: tuple[str, ...], pfsync: bool, problems: Problems
-    ) -> None:
-        """`hosts` are the virtual hosts and `pfsync` whether that table is there: there is something to override."""
-        forms = {"carp": "[node.NODE.carp.NAME]", "pfsync": "[node.NODE.pfsync]"}
-        for node, node_table in _tables(nodes, ("node",), _NODE_FORM, problems):
-            path = ("node", node)
-            tables = dict(_tables(node_table, path, forms, problems))
-            self.carp_overrides[node] = {}
-            for name, table in _tables(tables.get("carp", {}), (*path, "carp"), forms["carp"], problems):
-                where: KeyPath = (*path, "carp", name)
-                if name not in hosts:
-                    problems.unknown(where, table, hosts, "virtual host")
-                self.carp_overrides[node][name] = _read(table, where, CARP_KEYS, problems, override=True)
-            if "pfsync" in tables:
-                where = (*path, "pfsync")
-                if not pfsync:
-                    problems.error(where, "there is no [pfsync]: write there what the nodes have in common")
-                self.pfsync_overrides[node] = _read(tables["pfsync"], where, PFSYNC_KEYS, problems, override=True)
+def _in_node(form: str) -> str:
+    return form.replace("[", "[node.NODE.")
+
+
+def _check_name(path: KeyPath, sort: _Sort, problems: Problems) -> None:
+    if sort.name_limit:
+        try:
+            short_name(f"the name of a {sort.what}", sort.name_limit)(path[-1])
+        except ValueError as error:
+            problems.error(path, f"{error}{sort.why}")
+
+
+def _check_overridden(
+    path: KeyPath, sort: _Sort, node: KeyPath, document: Mapping[str, Any], problems: Problems
+) -> None:
+    """There is something to override."""
+    name, *own = path
+    common = document.get(name)
+    if own and not (isinstance(common, dict) and own[0] in common):
+        problems.unknown((*node, *path), {}, common if isinstance(common, dict) else (), sort.what)
+    elif common is None:
+        problems.error((*node, *path), f"there is no {sort.form}: write there what the nodes have in common")
+
+
+def _tables_of_keys(
+    tables: Mapping[str, Any], above: KeyPath, problems: Problems
+) -> Iterator[tuple[KeyPath, _Sort, dict[str, Any]]]:
+    """Those of the file, or of the node that is `above`: where each stands below that, and of which sort it is."""
+    for name, sort in _SORTS.items():
+        table = tables.get(name)
+        if table is None:
+            continue
+        if not sort.name_limit:
+            yield (name,), sort, table
+            continue
+        form = _in_node(sort.form) if above else sort.form
+        for own, inner in _tables(table, (*above, name), form, problems):
+            yield (name, own), sort, inner
 
 
 def _tables(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, NamedTuple
 
-from carpd.config.model import NODES_LIMIT, Address, Mark, Network
+from carpd.config.model import NODES_LIMIT, Address, Endpoint, Mark, Network
 from carpd.config.problems import KeyPath, kind, show
 
 Reader = Callable[[Any], Any]
@@ -25,6 +25,14 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _VHID = re.compile(r"[1-9][0-9]{0,2}")
 
 _MARK = re.compile(r"(0x[0-9a-fA-F]{1,8}|[0-9]{1,10})(?:/(0x[0-9a-fA-F]{1,8}|[0-9]{1,10}))?")
+
+_ENDPOINT = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<ipv4>[0-9.]+)):(?P<port>[0-9]{1,5})")
+
+_ACCOUNT = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*\$?")
+"""Ref: systemd, "User/Group Name Syntax"."""
+
+UNIX_PATH_LIMIT = 107
+"""Bytes: struct sockaddr_un, less the terminating zero."""
 
 _UINT32_MAX = 0xFFFFFFFF
 
@@ -165,6 +173,43 @@ def short_name(what: str, limit: int) -> Reader:
         return name
 
     return read
+
+
+def account_name(what: str) -> Reader:
+    """The name of a Unix user or group. Whether it exists is another question."""
+
+    def read(raw: Any) -> str:
+        name = text(raw)
+        if not _ACCOUNT.fullmatch(name):
+            raise ValueError(f"{what} is given by its name, of the characters A-Z a-z 0-9 _ . -")
+        return name
+
+    return read
+
+
+def argument(raw: Any) -> str:
+    """What a program can be given."""
+    if "\0" in text(raw):
+        raise ValueError("a program can't be given a zero byte")
+    return str(raw)
+
+
+def listen(raw: Any) -> Endpoint | str:
+    """Where a server listens: on TCP, or on a Unix socket."""
+    place = text(raw)
+    if place.startswith("/"):
+        if "\0" in place or len(place.encode()) > UNIX_PATH_LIMIT:
+            raise ValueError(f"the path of a Unix socket has at most {UNIX_PATH_LIMIT} bytes, none of them zero")
+        return place
+    form = 'must be "ADDRESS:PORT", such as "127.0.0.1:9120" or "[::1]:9120", or the path of a socket'
+    match = _ENDPOINT.fullmatch(place)
+    if match is None or not 1 <= int(match["port"]) <= 65535:
+        raise ValueError(form)
+    try:
+        address = IPv6Address(match["ipv6"]) if match["ipv6"] else IPv4Address(match["ipv4"])
+    except ValueError:
+        raise ValueError(form) from None
+    return Endpoint(address, int(match["port"]))
 
 
 def virtual_address(raw: Any) -> Address:
