@@ -149,6 +149,18 @@ class SharingChanged:
     present: bool
 
 
+@dataclass(frozen=True, slots=True)
+class PeerLeftBehind:
+    """Fact: a peer proved that it has the vhid, password and addresses that a virtual host had before the last change.
+
+    Each refuses what the other says. It is told again every second, as long as that goes on.
+    """
+
+    host: str
+    source: bytes
+    """The address that the peer advertises from, packed."""
+
+
 Action = (
     SendAdvertisement
     | SendWithOwnMac
@@ -160,5 +172,5 @@ Action = (
     | Answer
     | SendProbe
 )
-Fact = StateChanged | DemotionChanged | SharingChanged
+Fact = StateChanged | DemotionChanged | SharingChanged | PeerLeftBehind
 Effect = Action | Fact

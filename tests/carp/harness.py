@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from ipaddress import ip_interface
+from itertools import groupby, product
 from typing import Any
 
 from carpd.carp.engine import CarpEngine
 from carpd.carp.virtual_host import VirtualHost
-from carpd.config.model import Address, VirtualHostConfig
+from carpd.config.model import Address, Balancing, BalancingMode, VirtualHostConfig
 from carpd.effects import (
     Announce,
     Answer,
     DemotionChanged,
     Effect,
     OpenShare,
+    PeerLeftBehind,
     ReleaseAddresses,
     SendAdvertisement,
     SendProbe,
@@ -25,6 +28,7 @@ from carpd.effects import (
     TakeAddresses,
 )
 from carpd.events import (
+    AdvertisementSent,
     CarpState,
     Configure,
     Event,
@@ -36,7 +40,7 @@ from carpd.events import (
 )
 from carpd.stats import CarpCounters
 from carpd.units import SECOND
-from carpd.wire.carp import GROUP4, GROUP6, Advertisement, virtual_mac
+from carpd.wire.carp import GROUP4, GROUP6, YIELDED, Advertisement, virtual_mac
 from carpd.wire.carp_auth import Authenticator
 from carpd.wire.frames import advertisement_frame
 
@@ -64,6 +68,14 @@ def host_config(**changes: Any) -> VirtualHostConfig:
     return dataclasses.replace(usual, **changes)
 
 
+def node_config(
+    vhid: int = 1, mode: BalancingMode = BalancingMode.IP, vhids: tuple[int, ...] = (1, 2), **changes: Any
+) -> VirtualHostConfig:
+    """One node of the virtual host "lan", whose nodes share its traffic."""
+    balancing = Balancing(virtual_host="lan", mode=mode, vhids=vhids)
+    return host_config(name=f"lan:{vhid}", vhid=vhid, balancing=balancing, **changes)
+
+
 def interface(name: str = "eth0", **changes: Any) -> InterfaceChanged:
     usual = InterfaceChanged(name, up=True, mac=MAC, addresses=tuple(OURS.values()))
     return dataclasses.replace(usual, **changes)
@@ -84,7 +96,12 @@ def frame(message: Advertisement, family: Family = Family.IPV4, source: bytes | 
 
 
 class Node:
-    """Interfaces that are up and virtual hosts that are BACKUP, unless told otherwise. Every effect is checked."""
+    """Interfaces that are up and virtual hosts that are BACKUP, unless told otherwise. Every effect is checked.
+
+    Where traffic is shared it answers each `SendAdvertisement`, with `send_errno`: without that a share has no lease.
+    """
+
+    send_errno = 0
 
     def __init__(self, *configs: VirtualHostConfig, prepared: bool = True, up: bool = True) -> None:
         self.engine = CarpEngine()
@@ -128,6 +145,9 @@ class Node:
     def tell(self, event: Event) -> list[Effect]:
         effects = self.engine.handle(self.now, event)
         self.contract.follow(effects)
+        for effect in list(effects):
+            if isinstance(effect, SendAdvertisement) and ":" in effect.host:
+                effects += self.tell(AdvertisementSent(effect.host, effect.family, self.send_errno))
         return effects
 
     def hear(self, family: Family = Family.IPV4, host: int = 0, **fields: Any) -> list[Effect]:
@@ -141,10 +161,71 @@ class Node:
         self.now = max(self.now, self.engine.deadline)
         return self.tell(TimersDue(self.now))
 
+    def expired(self) -> Node:
+        """Wait for the deadline, whatever follows."""
+        self.expire()
+        return self
+
     def at(self, later_ns: int) -> Node:
         """Let time pass, without telling the engine."""
         self.now += later_ns
         return self
+
+
+def sharing(*masters: int, configs: Sequence[VirtualHostConfig] = ()) -> Node:
+    """The nodes lan:1 and lan:2, or these; MASTER of some, as nobody was heard, and BACKUP of the others."""
+    node = Node(*(configs or (node_config(1), node_config(2)))).at(SECOND)
+    backups = [number for number, config in enumerate(node.configs) if config.vhid not in masters]
+    keep_backup(node, *backups)
+    if masters:
+        node.expire()
+        keep_backup(node, *backups)
+    states = {host.config.vhid for host in node.engine.hosts.values() if host.state is CarpState.MASTER}
+    assert states == set(masters), states
+    return node
+
+
+def keep_backup(node: Node, *numbers: int) -> Node:
+    """A better master of these virtual hosts is heard."""
+    for number, family in product(numbers, Family):
+        node.hear(family, number, advskew=node.configs[number].advskew - 1)
+    return node
+
+
+WORDS = {
+    TakeAddresses: "take",
+    ReleaseAddresses: "release",
+    SurrenderLease: "surrender",
+    OpenShare: "open",
+    Announce: "announce",
+    Answer: "answer",
+    SendProbe: "probe",
+    StateChanged: "changed",
+    DemotionChanged: "demotion",
+    SharingChanged: "finding",
+    PeerLeftBehind: "left-behind",
+}
+
+
+def word(effect: Effect) -> str:
+    """An effect in short."""
+    if isinstance(effect, SendAdvertisement):
+        return "bow-out" if effect.message.is_bow_out else "send"
+    if isinstance(effect, SendWithOwnMac):
+        return "yielded" if effect.message.type == YIELDED else "own-mac"
+    return WORDS[type(effect)]
+
+
+def transcript(node: Node, effects: list[Effect], name: str = "lan") -> str:
+    """The state ("-": there is no such virtual host) and the effects; one send for each family is one word.
+
+    What another virtual host does stands behind its vhid, as "2:send".
+    """
+    words = [node.engine.hosts[name].state.value if name in node.engine.hosts else "-"]
+    for (host, kind), group in groupby(effects, lambda effect: (getattr(effect, "host", name), word(effect))):
+        mark = "" if host == name else host.rpartition(":")[2] + ":"
+        words += [mark + kind] * (1 if kind in ("send", "bow-out", "own-mac", "yielded") else len(list(group)))
+    return " ".join(words)
 
 
 def sent(effects: list[Effect]) -> list[Advertisement]:
@@ -209,7 +290,7 @@ class EffectContract:
                 assert held or self.gate_open[host], f"nothing to surrender: {effect}"
                 self.gate_open[host] = self.shares[host] = False
             case ReleaseAddresses():
-                assert set(effect.addresses) <= held, f"released what was not held: {effect}"
+                assert set(effect.addresses) <= held or others, f"released what was not held: {effect}"
                 held -= set(effect.addresses)
                 assert held or not (self.gate_open[host] or others), f"released before it was surrendered: {effect}"
             case StateChanged():

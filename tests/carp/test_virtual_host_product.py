@@ -9,23 +9,13 @@ from __future__ import annotations
 import dataclasses
 import errno
 from collections.abc import Callable
-from itertools import groupby, product
+from itertools import product
 from typing import get_args
 
 import pytest
 
 from carpd.config.model import MacMode, VirtualHostConfig
-from carpd.effects import (
-    Announce,
-    DemotionChanged,
-    Effect,
-    ReleaseAddresses,
-    SendAdvertisement,
-    SendWithOwnMac,
-    StateChanged,
-    SurrenderLease,
-    TakeAddresses,
-)
+from carpd.effects import Announce, Effect, ReleaseAddresses, SendAdvertisement, TakeAddresses
 from carpd.events import (
     AdvertisementSent,
     CarpState,
@@ -43,7 +33,19 @@ from carpd.events import (
     TimersDue,
 )
 from carpd.units import SECOND
-from tests.carp.harness import IPV4_ONLY, OURS, SEED, Node, address, frame, host_config, interface, sent, signed
+from tests.carp.harness import (
+    IPV4_ONLY,
+    OURS,
+    SEED,
+    Node,
+    address,
+    frame,
+    host_config,
+    interface,
+    sent,
+    signed,
+    transcript,
+)
 
 CONFIG = host_config()
 MAKE: dict[str, Callable[[], Node]] = {
@@ -125,8 +127,8 @@ PRODUCT: dict[str, tuple[Callable[[Node], Event], str, str, str, str, str, str]]
         "INIT",
         "INIT",
         "BACKUP",
-        "MASTER release take send announce",
-        "MASTER release take",
+        "MASTER take release send announce",
+        "MASTER take release",
         "MASTER",
     ),
     "configure, no address": (
@@ -456,30 +458,6 @@ CELLS = {
     for name, (make_event, *cells) in PRODUCT.items()
     for situation, cell in zip(MAKE, cells, strict=True)
 }
-
-WORDS = {
-    TakeAddresses: "take",
-    ReleaseAddresses: "release",
-    SurrenderLease: "surrender",
-    Announce: "announce",
-    SendWithOwnMac: "own-mac",
-    StateChanged: "changed",
-    DemotionChanged: "demotion",
-}
-
-
-def word(effect: Effect) -> str:
-    if isinstance(effect, SendAdvertisement):
-        return "bow-out" if effect.message.is_bow_out else "send"
-    return WORDS[type(effect)]
-
-
-def transcript(node: Node, effects: list[Effect]) -> str:
-    """The state ("-": there is no such virtual host) and the effects; one send for each family is one word."""
-    words = [node.engine.hosts["lan"].state.value if "lan" in node.engine.hosts else "-"]
-    for kind, group in groupby(map(word, effects)):
-        words += [kind] if kind in ("send", "bow-out", "own-mac") else [kind for _ in group]
-    return " ".join(words)
 
 
 def families_sent(effects: list[Effect]) -> list[Family]:

@@ -200,7 +200,7 @@ def test_hash(neighbor: Neighbor, all_sizes: list[ShareGate]) -> None:
     pairs = [*EXAMPLES, *CORNERS]
     for _ in range(200):
         pairs.append((str(ipaddress.IPv4Address(chance.getrandbits(32))), "192.0.2.10"))
-        pairs.append(("198.51.100.7", str(ipaddress.IPv4Address(chance.getrandbits(32)))))
+        pairs.append(("198.51.100.7", str(ipaddress.IPv4Address(chance.randrange(224 << 24)))))
         ours, theirs = (str(ipaddress.IPv6Address(chance.getrandbits(128))) for _ in range(2))
         pairs.append((ours, theirs))
     expected = [[0] * each for each in range(2, 33)]
@@ -384,6 +384,15 @@ def test_other_frames_pass(neighbor: Neighbor, tcx: bool) -> None:
         for mac in (OTHER_GROUP_MAC, HOST_MAC, b"\xff" * 6, GROUP_MAC[:5] + b"\x08", b"\x33" + GROUP_MAC[1:]):
             assert ebpf.test_run(share.ingress, ipv4_frame("192.0.2.3", "192.0.2.2", mac), 1).result == -1
         assert passes(neighbor, OTHER_GROUP_MAC)
+        assert share.taken() == [0, 0]
+
+
+@pytest.mark.parametrize("destination", ["224.0.1.7", "239.128.1.7", "255.255.255.255"])
+def test_multicast_to_the_same_mac_passes(neighbor: Neighbor, destination: str) -> None:
+    """A multicast MAC belongs to 32 groups of IPv4, too: their packets are no host's share."""
+    with gate() as share:
+        assert ebpf.test_run(share.ingress, ipv4_frame("192.0.2.3", destination), 1).result == -1
+        assert ebpf.test_run(share.ingress, ipv4_frame("192.0.2.3", "223.255.255.1"), 1).result == 2
         assert share.taken() == [0, 0]
 
 

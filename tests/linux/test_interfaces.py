@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,20 @@ from carpd.linux.links import create_macvlan
 from carpd.linux.packets import PacketSocket
 from carpd.linux.sysctls import SysctlJournal
 from carpd.units import SECOND
+from carpd.wire.checksum import internet_checksum, pseudo_header
+from carpd.wire.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetFrame
+from carpd.wire.ipv4 import IPv4Packet
+from carpd.wire.ipv6 import IPv6Packet
 from tests.linux.segment import (
+    HOST_MAC,
+    NEIGHBOR4,
+    NEIGHBOR6,
+    NEIGHBOR_MAC,
+    SILENCE_S,
     VHID,
     VIRTUAL,
     VIRTUAL4,
+    VIRTUAL6,
     VIRTUAL_MAC,
     Neighbor,
     advertisement,
@@ -28,6 +39,7 @@ from tests.linux.segment import (
     is_arp_reply,
     is_from,
     link,
+    solicitation,
 )
 
 
@@ -123,6 +135,103 @@ def test_somebody_else_s_is_left_alone(neighbor: Neighbor, journal: SysctlJourna
 def test_the_parent_has_gone(neighbor: Neighbor, journal: SysctlJournal) -> None:
     with pytest.raises(SystemCallError, match="create the macvlan carp-lan"):
         interfaces.prepare("carp-lan", dataclasses.replace(link("eth1"), index=999), VIRTUAL_MAC, journal)
+
+
+# Shared addresses, on the loopback interface
+
+LO, SHARED_MAC = 1, bytes.fromhex("01005e000101")
+UDP_PORT = 9999
+
+
+def answered_from_lo(journal: SysctlJournal) -> None:
+    """The host has the addresses, and nothing but the settings keeps it silent."""
+    assert interfaces.prepare_sharing("lo", link("eth1"), journal) == LO
+    table = AddressTable()
+    assert table.add(LO, VIRTUAL) == 0
+    table.close()
+
+
+def test_settings_for_sharing(neighbor: Neighbor, journal: SysctlJournal) -> None:
+    ip("link set lo down")
+    ours = [("ipv4", "drop_unicast_in_l2_multicast"), ("ipv6", "drop_unicast_in_l2_multicast"), ("ipv4", "arp_ignore")]
+    assert [conf(family, "eth1", setting) for family, setting in ours] == ["0", "0", "0"]
+    assert interfaces.prepare_sharing("lo", link("eth1"), journal) == LO
+    assert [conf(family, "eth1", setting) for family, setting in ours] == ["1", "1", "1"]
+    assert conf("ipv4", "eth1", "arp_announce") == "2"
+    assert link("lo").up
+    assert interfaces.prepare_sharing("lo", link("eth1"), journal) == LO, "again is harmless"
+    assert {found.name for found in links.links()} == {"lo", "eth1"}
+    journal.restore()
+    assert [conf(family, "eth1", setting) for family, setting in ours] == ["0", "0", "0"]
+
+
+def test_no_interface_to_have_the_addresses(neighbor: Neighbor, journal: SysctlJournal) -> None:
+    with pytest.raises(SystemCallError, match="look at interface lo9: it is not there"):
+        interfaces.prepare_sharing("lo9", link("eth1"), journal)
+
+
+def test_the_kernel_does_not_say_where_shared_addresses_are(neighbor: Neighbor, journal: SysctlJournal) -> None:
+    """Neither by ARP nor by neighbour discovery: that is the leader's to say, with another MAC."""
+    answered_from_lo(journal)
+    neighbor.forget()
+    for question in (arp_request(VIRTUAL4), solicitation(VIRTUAL6)):
+        neighbor.send(question)
+    assert neighbor.hear(lambda frame: is_arp_reply(VIRTUAL4)(frame) or is_from(VIRTUAL6)(frame), SILENCE_S) is None
+    neighbor.send(echo_request(VIRTUAL4, HOST_MAC))
+    assert neighbor.hear(is_from(VIRTUAL4)), "it has them, though"
+
+
+def datagram(target: bytes) -> bytes:
+    """UDP, in a frame to the shared multicast MAC."""
+    size = 8 + len(b"taken")
+    head = pseudo_header(NEIGHBOR6, target, size, 17) if len(target) == 16 else b""
+    body = UDP_PORT.to_bytes(2, "big") * 2 + size.to_bytes(2, "big")
+    checksum = internet_checksum(head + body + bytes(2) + b"taken") if head else 0
+    body += checksum.to_bytes(2, "big") + b"taken"
+    if len(target) == 4:
+        packet = IPv4Packet(source=NEIGHBOR4, destination=target, ttl=64, protocol=17, payload=body).to_bytes()
+        return EthernetFrame(SHARED_MAC, NEIGHBOR_MAC, ETHERTYPE_IPV4, packet).to_bytes()
+    packet = IPv6Packet(source=NEIGHBOR6, destination=target, hop_limit=64, next_header=17, payload=body).to_bytes()
+    return EthernetFrame(SHARED_MAC, NEIGHBOR_MAC, ETHERTYPE_IPV6, packet).to_bytes()
+
+
+@pytest.mark.parametrize("target", [VIRTUAL4, VIRTUAL6], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("prepared", [True, False], ids=["prepared", "as Linux is"])
+def test_what_comes_in_a_multicast_frame_is_not_taken_by_the_kernel_itself(
+    neighbor: Neighbor, journal: SysctlJournal, target: bytes, prepared: bool
+) -> None:
+    """Every host gets it; without the share gate nobody has chosen who takes it."""
+    answered_from_lo(journal)
+    if not prepared:
+        for name in ("ipv4", "ipv6"):
+            sysctls.write("0", name, "conf", "eth1", "drop_unicast_in_l2_multicast")
+    family = socket.AF_INET if len(target) == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as receiver:
+        receiver.bind((socket.inet_ntop(family, target), UDP_PORT))
+        receiver.settimeout(SILENCE_S if prepared else 5)
+        neighbor.send(datagram(target))
+        if prepared:
+            with pytest.raises(TimeoutError):
+                receiver.recv(100)
+        else:
+            assert receiver.recv(100) == b"taken"
+
+
+def test_what_a_killed_daemon_that_shared_left_is_cleaned(
+    neighbor: Neighbor, journal: SysctlJournal, tmp_path: Path
+) -> None:
+    answered_from_lo(journal)
+    assert sorted(interfaces.clean_left_behind(tmp_path)) == [
+        "removed address 192.0.2.1 from lo",
+        "removed address 2001:db8::1 from lo",
+        "restored net/ipv4/conf/eth1/arp_announce",
+        "restored net/ipv4/conf/eth1/arp_ignore",
+        "restored net/ipv4/conf/eth1/drop_unicast_in_l2_multicast",
+        "restored net/ipv6/conf/eth1/drop_unicast_in_l2_multicast",
+    ]
+    assert left_behind() == []
+    assert link("lo").up
+    assert interfaces.clean_left_behind(tmp_path) == []
 
 
 def test_what_a_killed_daemon_left_is_cleaned(neighbor: Neighbor, journal: SysctlJournal, tmp_path: Path) -> None:

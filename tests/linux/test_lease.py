@@ -171,6 +171,102 @@ def test_an_advertisement_of_somebody_else_does_not_renew(neighbor: Neighbor, ho
     assert_silent(neighbor, host)
 
 
+# Nodes that share the addresses: one gate, which the advertisement of each keeps open
+
+NODES = (VHID, 8, 9)
+
+
+@pytest.fixture
+def sharing(neighbor: Neighbor, tmp_path: Path) -> Iterator[Host]:
+    """Its addresses are on the interface, so that the kernel would answer: all that is asked here is the gate's."""
+    host = Host(False, tmp_path)
+    install_nodes()
+    yield host
+    host.close()
+
+
+def install_nodes(lease_ns: int = LONG, nodes: tuple[int, ...] = NODES) -> None:
+    lease.install("eth1", [Guard(vhid=VHID, mac=None, addresses=VIRTUAL, lease_ns=lease_ns, nodes=nodes)])
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("vhid", NODES)
+def test_any_node_s_advertisement_opens_it_for_all(neighbor: Neighbor, sharing: Host, vhid: int, family: int) -> None:
+    assert_silent(neighbor, sharing)
+    sharing.advertise(vhid=vhid, family=family)
+    assert_answers(neighbor, sharing)
+    assert sharing.keeper.surrender("eth1", VHID) == 0
+    assert_silent(neighbor, sharing)
+
+
+def test_one_node_is_enough_to_renew(neighbor: Neighbor, sharing: Host) -> None:
+    install_nodes(10 * SHORT)
+    for vhid in (VHID, 8, 8, 8, 8):
+        sharing.advertise(vhid=vhid)
+        time.sleep(6 * SHORT / SECOND)
+        assert sharing.keeper.live("eth1") == {VHID}
+    assert wait_until(lambda: not sharing.keeper.live("eth1"))
+    assert_silent(neighbor, sharing)
+
+
+YIELDED = advertisement()[: 14 + 20] + b"\x22" + advertisement()[14 + 20 + 1 :]
+NO_NODE_RENEWS = {
+    **NOT_RENEWING,
+    "another vhid": advertisement(vhid=10),
+    "bow-out of a node": advertisement(vhid=8, bow_out=True),
+    "bow-out of a node, IPv6": advertisement(6, vhid=8, bow_out=True),
+    "type 2": YIELDED,
+    "type 2 of a node": YIELDED[: 14 + 20 + 1] + b"\x08" + YIELDED[14 + 20 + 2 :],
+}
+
+
+@pytest.mark.parametrize("frame", NO_NODE_RENEWS.values(), ids=NO_NODE_RENEWS)
+def test_nothing_else_opens_it(neighbor: Neighbor, sharing: Host, frame: bytes) -> None:
+    sharing.packets.send(frame)
+    assert neighbor.hear(lambda heard: heard == frame), "it leaves"
+    assert_silent(neighbor, sharing)
+
+
+def test_nor_does_anything_while_there_is_no_node(neighbor: Neighbor, host: Host) -> None:
+    """Without nodes the advertisements of other vhids are somebody else's."""
+    for vhid in (8, 9):
+        host.advertise(vhid=vhid)
+    assert_silent(neighbor, host)
+
+
+def test_a_node_that_is_removed_does_not_renew_any_more(neighbor: Neighbor, sharing: Host) -> None:
+    install_nodes(nodes=(VHID, 8))
+    sharing.advertise(vhid=9)
+    assert_silent(neighbor, sharing)
+    sharing.advertise(vhid=8)
+    assert_answers(neighbor, sharing)
+
+
+def test_two_virtual_hosts_that_share_beside_one_that_does_not(neighbor: Neighbor, sharing: Host) -> None:
+    lease.install(
+        "eth1",
+        [
+            Guard(vhid=VHID, mac=None, addresses=VIRTUAL, lease_ns=LONG, nodes=NODES),
+            Guard(vhid=1, mac=None, addresses=(ip_interface("192.0.2.8/24"),), lease_ns=LONG, nodes=(1, 2)),
+            Guard(vhid=3, mac=VIRTUAL_MAC, addresses=(ip_interface("192.0.2.9/24"),), lease_ns=LONG),
+        ],
+    )
+    for vhid, live in ((2, {1}), (3, {1, 3}), (9, {1, 3, VHID})):
+        sharing.advertise(vhid=vhid)
+        assert sharing.keeper.live("eth1") == live
+
+
+def test_32_nodes(neighbor: Neighbor, sharing: Host) -> None:
+    nodes = (*range(VHID, 32 * VHID, VHID), 255)
+    assert len(nodes) == 32
+    install_nodes(nodes=nodes)
+    for vhid in nodes:
+        assert sharing.keeper.live("eth1") == set()
+        sharing.advertise(vhid=vhid)
+        assert sharing.keeper.live("eth1") == {VHID}
+        assert sharing.keeper.surrender("eth1", VHID) == 0
+
+
 def test_a_bow_out_leaves_while_the_lease_is_live(neighbor: Neighbor, host: Host) -> None:
     host.advertise()
     host.advertise(bow_out=True)

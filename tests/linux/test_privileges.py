@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
@@ -14,8 +15,13 @@ NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
-def run(code: str, user: int = 0) -> str:
-    """What Python prints for this code, run as root or, with the four capabilities, as another user."""
+NET_ADMIN, NET_RAW, IPC_LOCK, SYS_ADMIN, SYS_NICE, BPF = 12, 13, 14, 21, 23, 39
+FOUR = (NET_ADMIN, NET_RAW, IPC_LOCK, SYS_NICE)
+
+
+def run(code: str, user: int = 0, capabilities: Sequence[int] = FOUR) -> str:
+    """What Python prints for this code, run as root or, with these capabilities, as another user."""
+    bits = sum(1 << number for number in capabilities)
     become = f"""
 import ctypes, os, struct, sys
 from carpd.linux import privileges
@@ -23,8 +29,8 @@ if {user}:
     libc = ctypes.CDLL(None)
     libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
     os.setresuid({user}, {user}, {user})
-    bits = 1 << 12 | 1 << 13 | 1 << 14 | 1 << 23
-    libc.capset(struct.pack("=Ii", 0x20080522, 0), struct.pack("=IIIIII", bits, bits, 0, 0, 0, 0))
+    low, high = {bits} & 0xFFFFFFFF, {bits} >> 32
+    libc.capset(struct.pack("=Ii", 0x20080522, 0), struct.pack("=IIIIII", low, low, 0, high, high, 0))
 """
     command = [sys.executable, "-c", become + code]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
@@ -33,6 +39,7 @@ if {user}:
 @needs_root
 def test_root_lacks_nothing() -> None:
     assert run("print(privileges.missing_capabilities())") == "[]"
+    assert run("print(privileges.missing_capabilities(bpf=True))") == "[]"
     assert run("print(privileges.lock_memory())") == "None"
     assert run("print(privileges.keep_capabilities_for_children())") == "None"
 
@@ -46,13 +53,40 @@ def test_without_capabilities() -> None:
     assert run(drop + "print(privileges.keep_capabilities_for_children())") == "None"
 
 
+MISSING = {
+    # what a process has -> what it lacks without sharing traffic, and with it
+    "what everybody needs": ((NET_ADMIN, NET_RAW), [], ["CAP_BPF"]),
+    "all of ours": ((*FOUR, BPF), [], []),
+    "the old way to load programs": ((NET_ADMIN, NET_RAW, SYS_ADMIN), [], []),
+    "programs alone": ((BPF,), ["CAP_NET_ADMIN", "CAP_NET_RAW"], ["CAP_NET_ADMIN", "CAP_NET_RAW"]),
+    "one": ((NET_RAW,), ["CAP_NET_ADMIN"], ["CAP_NET_ADMIN", "CAP_BPF"]),
+    "nothing": ((), ["CAP_NET_ADMIN", "CAP_NET_RAW"], ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"]),
+}
+
+
+@needs_root
+@pytest.mark.parametrize(("capabilities", "missing", "missing_with_bpf"), MISSING.values(), ids=MISSING)
+def test_missing(capabilities: Sequence[int], missing: list[str], missing_with_bpf: list[str]) -> None:
+    ask = "print(privileges.missing_capabilities(), privileges.missing_capabilities(bpf=True))"
+    assert run(ask, NOBODY, capabilities) == f"{missing} {missing_with_bpf}"
+
+
 @needs_root
 def test_children_of_an_unprivileged_user_keep_the_capabilities() -> None:
     """What nft and the election process, which are programs of their own, need."""
     ask = "os.execv('/bin/sh', ['sh', '-c', 'grep CapEff /proc/self/status'])"
     assert int(run(ask, NOBODY).split()[1], 16) == 0
     kept = run("assert privileges.keep_capabilities_for_children() is None\n" + ask, NOBODY)
-    assert int(kept.split()[1], 16) == 1 << 12 | 1 << 13 | 1 << 14 | 1 << 23
+    assert int(kept.split()[1], 16) == sum(1 << number for number in FOUR)
+
+
+@needs_root
+def test_the_election_process_keeps_the_right_to_load_programs() -> None:
+    """It makes the share gate. What it does not need is not handed on."""
+    ask = "os.execv('/bin/sh', ['sh', '-c', 'grep CapEff /proc/self/status'])"
+    keep = "assert privileges.keep_capabilities_for_children() is None\n"
+    kept = run(keep + ask, NOBODY, (NET_ADMIN, BPF, SYS_ADMIN))
+    assert int(kept.split()[1], 16) == 1 << NET_ADMIN | 1 << BPF
 
 
 @needs_root
@@ -73,4 +107,4 @@ else:
 
 
 def test_this_process_can_be_asked() -> None:
-    assert set(privileges.missing_capabilities()) <= {"CAP_NET_ADMIN", "CAP_NET_RAW"}
+    assert set(privileges.missing_capabilities(bpf=True)) <= {"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"}

@@ -31,6 +31,18 @@ def test_restores(neighbor: Neighbor, path: Path) -> None:
     assert journal.restore() == []
 
 
+def test_restores_one_interface(neighbor: Neighbor, path: Path) -> None:
+    """What it has of others stays in the journal, for the next daemon as well."""
+    other = ("ipv4", "conf", "lo", "arp_announce")
+    journal = SysctlJournal(path)
+    journal.set("1", *ANNOUNCE)
+    journal.set("1", *other)
+    assert journal.restore("eth1") == [ANNOUNCE]
+    assert (sysctls.read(*ANNOUNCE), sysctls.read(*other)) == ("0", "1")
+    assert SysctlJournal(path).restore("lo") == [other]
+    assert not path.exists()
+
+
 def test_the_next_daemon_restores(neighbor: Neighbor, path: Path) -> None:
     SysctlJournal(path).set("2", *ANNOUNCE)
     again = SysctlJournal(path)

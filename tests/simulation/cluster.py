@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_interface
 from typing import Any
 
-from carpd.config.model import VirtualHostConfig
+from carpd.config.model import Balancing, BalancingMode, VirtualHostConfig
 from carpd.simulation.network import Quality
 from carpd.simulation.scenario import Cluster, Settings
 from carpd.units import MILLISECOND, SECOND
@@ -51,3 +51,56 @@ def run_until(made: Cluster, host: str, answering: list[int], limit_ns: int) -> 
         assert made.world.now - start <= limit_ns, made.explain(f"{made.answering(host)} answer, not {answering}")
         made.run(DELAY // 10)
     return made.world.now - start
+
+
+def sharing_cluster(
+    nodes: int = 2,
+    vhids: int = 2,
+    *,
+    first: int = 0,
+    step: int = 60,
+    mode: BalancingMode = BalancingMode.IP,
+    seed: int = 0,
+    quality: Quality = PERFECT,
+    lateness_ns: int = 0,
+    **changes: Any,
+) -> Cluster:
+    """Hosts that share lan:1, lan:2, ...: host 0 is preferred for lan:1 and master of it after 6 s, host 1 for lan:2,
+    and so on. Next best for a node is the host before its master, the last one for host 0's.
+    """
+    numbers = tuple(range(1, vhids + 1))
+    balancing = Balancing(virtual_host="lan", mode=mode, vhids=numbers)
+    usual = replace(LAN, preempt=True, balancing=balancing, **changes)
+    configs = []
+    for number in range(nodes):
+        skews = {vhid: first + step * ((vhid - 1 - number) % nodes) for vhid in numbers}
+        configs.append(tuple(replace(usual, name=f"lan:{v}", vhid=v, advskew=skew) for v, skew in skews.items()))
+    of_each = [_knowing_the_others(host) for host in zip(*configs, strict=True)]
+    settings = Settings(configs=tuple(zip(*of_each, strict=True)), quality=quality, lateness_ns=lateness_ns)
+    made = Cluster(settings, seed)
+    made.start()
+    made.run(6 * SECOND)
+    assert all(made.masters(f"lan:{vhid}") == [(vhid - 1) % nodes] for vhid in numbers), made.transcript
+    return made
+
+
+def _knowing_the_others(configs: tuple[VirtualHostConfig, ...]) -> list[VirtualHostConfig]:
+    """As the parser makes them of a file that has all hosts."""
+    return [
+        replace(config, others_master_down_ns=min(other.master_down_ns for other in configs if other is not config))
+        for config in configs
+    ]
+
+
+def watch(made: Cluster, duration_ns: int) -> dict[str, int]:
+    """Let time pass; for how long nobody answered for a node, at the most."""
+    longest = dict.fromkeys(made.invariants.hosts, 0)
+    since = dict.fromkeys(made.invariants.hosts, made.world.now)
+    end = made.world.now + duration_ns
+    while made.world.now < end:
+        made.run(DELAY // 4)
+        for host in made.invariants.hosts:
+            if made.answering(host):
+                since[host] = made.world.now
+            longest[host] = max(longest[host], made.world.now - since[host])
+    return longest

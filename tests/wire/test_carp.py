@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from carpd.errors import DecodeError
 from carpd.units import SECOND
-from carpd.wire.carp import SIZE, Advertisement, checksum_ok, is_vrrp, virtual_mac
+from carpd.wire.carp import (
+    ADVERTISEMENT,
+    SIZE,
+    YIELDED,
+    Advertisement,
+    checksum_ok,
+    is_vrrp,
+    multicast_mac,
+    virtual_mac,
+)
+from carpd.wire.ethernet import multicast_mac4
 
 COUNTER = 0x0102030405060708
 XYZZY = bytes.fromhex("061a14665f73e7447fb631b28de059dae09e4f83")
@@ -25,6 +37,10 @@ WIRE = {
     "3: bow-out": (
         Advertisement(vhid=7, advbase=255, advskew=255, counter=COUNTER, digest=XYZZY),
         "2107ff0700ffa45f 0102030405060708 061a14665f73e7447fb631b28de059dae09e4f83",
+    ),
+    "the word of who has yielded": (
+        Advertisement(vhid=7, advskew=100, type=YIELDED, counter=COUNTER, digest=XYZZY),
+        "2207640700013f5e 0102030405060708 061a14665f73e7447fb631b28de059dae09e4f83",
     ),
     "4: two addresses of each family": (
         Advertisement(vhid=200, counter=COUNTER, digest=bytes.fromhex("b88be79de67528cd01cd61391ad49574f43900d6")),
@@ -111,6 +127,14 @@ def test_interval_and_bow_out() -> None:
 
 def test_virtual_mac() -> None:
     assert virtual_mac(200).hex(":") == "00:00:5e:00:01:c8"
+    assert multicast_mac(200).hex(":") == "01:00:5e:00:01:c8"
+
+
+@given(bytes_)
+def test_the_multicast_mac_of_a_leader_has_just_the_group_bit(vhid: int) -> None:
+    """So it is also that of the IPv4 group 224.0.1.vhid, OpenBSD's as well."""
+    assert bytes((multicast_mac(vhid)[0] ^ 1,)) + multicast_mac(vhid)[1:] == virtual_mac(vhid)
+    assert multicast_mac(vhid) == multicast_mac4(bytes((224, 0, 1, vhid)))
 
 
 VRRP = {
@@ -132,5 +156,5 @@ def test_is_vrrp(text: str, expected: bool) -> None:
 
 @given(advertisements)
 def test_no_carp_packet_is_taken_for_vrrp(message: Advertisement) -> None:
-    carp = Advertisement(vhid=message.vhid, advskew=message.advskew, counter=message.counter, digest=message.digest)
-    assert not is_vrrp(carp.to_bytes())
+    for kind in (ADVERTISEMENT, YIELDED):
+        assert not is_vrrp(replace(message, version=2, type=kind, authlen=7).to_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carpd.errors import DecodeError
-from carpd.wire.arp import gratuitous_arp
-from carpd.wire.carp import GROUP4, GROUP6, Advertisement, checksum_ok, is_vrrp, virtual_mac
+from carpd.wire.arp import REPLY, ArpPacket, gratuitous_arp
+from carpd.wire.carp import GROUP4, GROUP6, YIELDED, Advertisement, checksum_ok, is_vrrp, multicast_mac, virtual_mac
 from carpd.wire.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetFrame
 from carpd.wire.frames import (
     ReceivedPacket,
@@ -60,6 +61,22 @@ def test_advertisement_over_ipv6() -> None:
     assert frame == FRAME6
 
 
+@pytest.mark.parametrize("message", [MESSAGE4, MESSAGE6], ids=["IPv4", "IPv6"])
+def test_the_word_of_who_has_yielded_differs_in_its_type_alone(message: Advertisement) -> None:
+    """And in the checksum."""
+    source, group = (SOURCE4, GROUP4) if message is MESSAGE4 else (SOURCE6, GROUP6)
+    usual, word = (
+        advertisement_frame(each, source_mac=virtual_mac(message.vhid), source=source, destination=group)
+        for each in (message, dataclasses.replace(message, type=YIELDED))
+    )
+    start = len(usual) - 36
+    assert [n - start for n in range(len(usual)) if usual[n] != word[n]] == [0, 6]
+    packet = decode_ip_frame(word)
+    assert packet is not None
+    assert checksum_ok(packet.payload)
+    assert not is_vrrp(packet.payload)
+
+
 @pytest.mark.parametrize(("source", "peer"), [("192.0.2.2", "192.0.2.3"), ("2001:db8::2", "2001:db8::3")])
 def test_advertisement_to_a_peer(source: str, peer: str) -> None:
     mac, peer_mac = bytes.fromhex("020000000002"), bytes.fromhex("020000000003")
@@ -86,6 +103,45 @@ def test_neighbor_advertisement() -> None:
     assert frame[:14] == bytes.fromhex("333300000001 00005e000107 86dd")
     packet = IPv6Packet.from_bytes(frame[14:])
     assert (packet.source, packet.destination, packet.hop_limit, packet.next_header) == (VIRTUAL6, ALL_NODES, 255, 58)
+    assert NeighborAdvertisement.from_bytes(packet.payload, packet.source, packet.destination) == advertisement
+
+
+CLIENT_MAC, CLIENT6 = bytes.fromhex("020000000077"), IPv6Address("2001:db8::77").packed
+
+
+def test_arp_reply_to_who_asked() -> None:
+    """Its Ethernet source need not be what it tells of, its destination is one host."""
+    arp = ArpPacket(REPLY, multicast_mac(7), IPv4Address("192.0.2.10").packed, CLIENT_MAC, SOURCE4)
+    body = "0806 0001 0800 06 04 0002 01005e000107 c000020a 020000000077 c0000202"
+    own = bytes.fromhex("020000000001")
+    assert arp_frame(arp, own, CLIENT_MAC) == bytes.fromhex("020000000077 020000000001" + body)
+    assert arp_frame(arp, destination=CLIENT_MAC) == bytes.fromhex("020000000077 01005e000107" + body)
+
+
+ANSWERS = {
+    # Ethernet source, IPv6 destination and its MAC as they are given -> the Ethernet header
+    "all nodes": ((), "333300000001 01005e000107 86dd"),
+    "from the own MAC": ((bytes.fromhex("020000000001"),), "333300000001 020000000001 86dd"),
+    "to one": ((None, CLIENT6, CLIENT_MAC), "020000000077 01005e000107 86dd"),
+    "to one, from the own MAC": (
+        (bytes.fromhex("020000000001"), CLIENT6, CLIENT_MAC),
+        "020000000077 020000000001 86dd",
+    ),
+    "to all, who look for a duplicate": ((None, ALL_NODES, CLIENT_MAC), "020000000077 01005e000107 86dd"),
+    "to a group": ((None, GROUP6), "333300000012 01005e000107 86dd"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "header"), ANSWERS.values(), ids=ANSWERS)
+def test_neighbor_advertisement_to_who_asked(arguments: tuple[bytes | None, ...], header: str) -> None:
+    """The checksum is over the destination that it has."""
+    advertisement = NeighborAdvertisement(VIRTUAL6, multicast_mac(7), router=False, solicited=True)
+    ethernet_source, destination, mac = (*arguments, None, None, None)[:3]
+    frame = neighbor_advertisement_frame(advertisement, ethernet_source, destination or ALL_NODES, mac)
+    assert frame[:14] == bytes.fromhex(header)
+    packet = IPv6Packet.from_bytes(frame[14:])
+    assert (packet.source, packet.destination) == (VIRTUAL6, destination or ALL_NODES)
+    assert (packet.hop_limit, packet.next_header) == (255, 58)
     assert NeighborAdvertisement.from_bytes(packet.payload, packet.source, packet.destination) == advertisement
 
 

@@ -139,7 +139,7 @@ class Sharing:
     def answer_neighbor(self, packet: ReceivedPacket) -> list[Effect]:
         """The same over IPv6. Raise DecodeError."""
         asked = ndp.NeighborSolicitation.from_bytes(packet.payload, packet.source, packet.destination)
-        if packet.ttl != ndp.HOP_LIMIT or asked.target not in self.config.addresses6:
+        if packet.ttl != ndp.HOP_LIMIT or packet.source[0] == 0xFF or asked.target not in self.config.addresses6:
             return []
         node = self._answering(asked.mac or packet.source_mac)
         if node is None or node.interface is None:
@@ -152,7 +152,9 @@ class Sharing:
         return [Answer(node.config.name, answer, mac, ndp.ALL_NODES if to_all else packet.source)]
 
     def _answering(self, asker: bytes) -> VirtualHost | None:
-        """The node that answers this MAC, if it is master here."""
+        """The node that answers this MAC, if it is master here. Nobody is at a multicast one."""
+        if asker[0] & 1:
+            return None
         leads = self._mac is not None
         vhid = self._vhids[0 if leads else self._hash.of(asker) % len(self._vhids)]
         node = self.nodes.get(vhid)
@@ -173,27 +175,37 @@ class Sharing:
     def hear(self, now: int, frame: EthernetFrame) -> list[Effect]:
         """A probe of another host. Those of virtual hosts with no vhid of ours are another group's. Raise DecodeError.
 
-        Without the right digest it is nobody's.
+        Without the right digest it is nobody's. A network may send us our own.
         """
         probe = SharingProbe.from_bytes(frame.payload)
         if not set(probe.vhids) & set(self._vhids) or not probe.is_authentic(frame.payload, self.config.key):
             return []
+        if any(node.interface and node.interface.mac == frame.source for node in self.nodes.values()):
+            return []
         peer = self._peers.get(frame.source)
         if peer is None:
             if len(self._peers) >= PEERS_LIMIT:
-                return []
+                return self._forget(now)  # some may have gone
             peer = self._peers[frame.source] = _Peer(probe, now)
         peer.probe, peer.heard_ns = probe, now
-        if frame.destination == GROUP_MAC:
-            peer.missed += 1
-        elif frame.destination == self._mac:
+        if frame.destination == self._mac or probe != self._probe:  # another way of sharing has another MAC
             peer.missed = 0
+        elif frame.destination == GROUP_MAC:
+            peer.missed += 1
         return self._forget(now)
+
+    def end(self) -> list[Effect]:
+        """There are no such nodes any more: nothing is wrong with them."""
+        self._peers.clear()
+        return self._tell_findings()
 
     def _forget(self, now: int) -> list[Effect]:
         """Forget who is not heard any more; tell what has changed."""
         limit = FORGET_NS + 5 * self.config.advbase * SECOND
         self._peers = {mac: peer for mac, peer in self._peers.items() if now - peer.heard_ns < limit}
+        return self._tell_findings()
+
+    def _tell_findings(self) -> list[Effect]:
         old, self.findings = (
             self.findings,
             tuple(finding for mac, peer in sorted(self._peers.items()) for finding in self._findings_of(mac, peer)),

@@ -10,16 +10,17 @@ obeyed; they never raise out of it. Ref: design §4, spec carp §6.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from errno import ENOBUFS, ENOMEM
 from typing import Any
 
 from carpd.carp.balancing import Sharing
 from carpd.carp.demotion import Demotion
-from carpd.carp.virtual_host import VirtualHost
+from carpd.carp.virtual_host import VirtualHost, authenticator_of
 from carpd.config.model import VirtualHostConfig
-from carpd.effects import DemotionChanged, Effect, Reason, SendAdvertisement
+from carpd.effects import DemotionChanged, Effect, PeerLeftBehind, Reason, SendAdvertisement
 from carpd.errors import DecodeError
 from carpd.events import (
     AdvertisementSent,
@@ -38,7 +39,9 @@ from carpd.events import (
     TimersDue,
 )
 from carpd.stats import CarpCounters
+from carpd.units import SECOND
 from carpd.wire import carp, sharing_probe
+from carpd.wire.carp_auth import Authenticator
 from carpd.wire.ethernet import ETHERTYPE_ARP, EthernetFrame
 from carpd.wire.frames import ReceivedPacket, decode_ip_frame
 from carpd.wire.ipv6 import NEXT_HEADER_ICMPV6
@@ -46,8 +49,20 @@ from carpd.wire.ipv6 import NEXT_HEADER_ICMPV6
 CARP_VERSION = 2
 _GROUPS = (carp.GROUP4, carp.GROUP6)
 
+LEFT_BEHIND_AGAIN_NS = SECOND
+"""Between two words about a peer that was left behind: nobody can make us say more by repeating what it says."""
+
 _STILL_HEARD = (FrameReceived, TimersDue, AdvertisementSent, InterfaceChanged, InterfaceGone)
 """What can still happen after `Shutdown`; orders can't: nobody begins again."""
+
+
+@dataclass(slots=True)
+class _Former:
+    """What a virtual host was before it was configured anew: peers that were not still are."""
+
+    host: str
+    authenticator: Authenticator
+    told_ns: int | None = None
 
 
 class CarpEngine:
@@ -64,6 +79,8 @@ class CarpEngine:
         self.sharing: dict[str, Sharing] = {}
         """The virtual hosts whose nodes share traffic, by name."""
         self._by_vhid: dict[tuple[str, int], VirtualHost] = {}
+        self._former: dict[tuple[str, int], _Former] = {}
+        """By interface and vhid."""
         self._timers: list[tuple[int, str]] = []
         """A heap of (time, host): when to look at the host. Most deadlines only move away, so that one entry lasts."""
         self._queued: dict[str, int] = {}
@@ -115,8 +132,9 @@ class CarpEngine:
         wanted = {config.name: config for config in event.virtual_hosts}
         interfaces = {host.config.interface for host in self.hosts.values()}
         interfaces |= {config.interface for config in event.virtual_hosts}
+        self._remember(wanted)
         for name, host in list(self.hosts.items()):
-            if name not in wanted or _is_another_host(host.config, wanted[name]):
+            if name not in wanted or wanted[name].is_another_than(host.config):
                 effects += self._remove(now, host)
         self.groups = {c.group: self.groups.get(c.group, Demotion()) for c in event.virtual_hosts}
         for number, config in enumerate(event.virtual_hosts):
@@ -134,6 +152,14 @@ class CarpEngine:
         for interface in sorted(interfaces):
             effects += self._demote_for_link(now, interface)
         return effects
+
+    def _remember(self, wanted: Mapping[str, VirtualHostConfig]) -> None:
+        """What peers must be told apart by that have not been configured anew yet."""
+        self._former = {place: former for place, former in self._former.items() if former.host in wanted}
+        for name, host in self.hosts.items():
+            old = host.config
+            if name in wanted and _proof(old) != _proof(wanted[name]):
+                self._former[old.interface, old.vhid] = _Former(name, authenticator_of(old))
 
     def _add(self, now: int, config: VirtualHostConfig, demotion: Demotion, seed: int) -> None:
         if config.balancing:
@@ -157,7 +183,7 @@ class CarpEngine:
             sharing = self.sharing[config.virtual_host]
             del sharing.nodes[config.vhid]
             if not sharing.nodes:
-                del self.sharing[config.virtual_host]
+                effects += self.sharing.pop(config.virtual_host).end()
         return effects + self._forget_failures(now, config)
 
     # Interfaces
@@ -181,15 +207,15 @@ class CarpEngine:
             effects += self._rearm(host, happened(host))
             if was_master and host.state is CarpState.INIT:
                 if group not in ways:
-                    ways[group] = self._ways_of(group)
+                    ways[group] = self._ways_of(group, interface)
                 for other in ways[group]:
                     effects += host.farewell(other)
         return effects + self._demote_for_link(now, interface)
 
-    def _ways_of(self, group: str) -> list[str]:
-        """The interfaces on which a redundancy group can send."""
+    def _ways_of(self, group: str, lost: str) -> list[str]:
+        """The interfaces on which a redundancy group can send, having lost one."""
         active = (host for host in self.hosts.values() if host.state is not CarpState.INIT)
-        return sorted({host.config.interface for host in active if host.config.group == group})
+        return sorted({host.config.interface for host in active if host.config.group == group} - {lost})
 
     def _host_prepared(self, now: int, event: HostPrepared) -> list[Effect]:
         host = self.hosts.get(event.host)
@@ -258,7 +284,7 @@ class CarpEngine:
             host = self._leaving_elsewhere(interface, message) or host
         if host is None:
             counters.badvhid += 1
-            return []
+            return self._left_behind(now, interface, packet.source, message)
         _count_received(host.counters, packet)
         if message.version != CARP_VERSION:
             counters.badver += 1
@@ -268,7 +294,21 @@ class CarpEngine:
         effects = host.receive(now, Family(packet.family), packet.source, message)
         counters.badauth += host.counters.badauth - refused[0]
         counters.loops += host.counters.loops - refused[1]
+        if host.counters.badauth > refused[0]:
+            effects += self._left_behind(now, interface, packet.source, message)
         return self._rearm(host, effects)
+
+    def _left_behind(self, now: int, interface: str, source: bytes, message: carp.Advertisement) -> list[Effect]:
+        """A refused advertisement: does it come from somebody who has what we had before the last change?"""
+        former, known = self._former.get((interface, message.vhid)), self.interfaces.get(interface)
+        if former is None or (known and source in known.addresses):
+            return []
+        if former.told_ns is not None and now < former.told_ns + LEFT_BEHIND_AGAIN_NS:
+            return []
+        if not former.authenticator.verify(message.counter, message.digest):
+            return []
+        former.told_ns = now
+        return [PeerLeftBehind(former.host, source)]
 
     def _leaving_elsewhere(self, interface: str, message: carp.Advertisement) -> VirtualHost | None:
         """The virtual host of another interface whose master, having lost that, says here that it leaves."""
@@ -298,7 +338,7 @@ class CarpEngine:
                     effects += sharing.answer_arp(frame)
                 elif frame.ethertype == sharing_probe.ETHERTYPE:
                     effects += sharing.hear(now, frame)
-                elif packet is not None and packet.protocol == NEXT_HEADER_ICMPV6:
+                elif packet is not None and (packet.family, packet.protocol) == (Family.IPV6, NEXT_HEADER_ICMPV6):
                     effects += sharing.answer_neighbor(packet)
         return effects
 
@@ -312,7 +352,7 @@ class CarpEngine:
             due.append(self.hosts[name])
         effects: list[Effect] = []
         for host in due:
-            if host.state is CarpState.MASTER:  # and has been for an interval, without a failure: they are ours
+            if host.serves:  # and has for an interval, without a failure: they are ours
                 effects += self._demote(now, host.config.group, _take_reason(host.config), 0)
             followed = host.handle_timers(now, event.heard_until)
             effects += self._rearm(host, followed)
@@ -339,7 +379,7 @@ class CarpEngine:
             return []
         config = host.config
         no_memory = event.errno in (ENOBUFS, ENOMEM)
-        demoted = host.advertisement_sent(event.family, event.errno, out_of_memory=no_memory)
+        demoted = host.advertisement_sent(now, event.family, event.errno, out_of_memory=no_memory)
         amount = config.senderr_demotion_factor if demoted else 0
         return self._demote(now, config.group, _send_reason(config), amount)
 
@@ -382,9 +422,10 @@ class CarpEngine:
         return (host for host in self.hosts.values() if host.config.interface == interface)
 
 
-def _is_another_host(old: VirtualHostConfig, new: VirtualHostConfig) -> bool:
-    """Whether the device and the gate of the old one don't serve for the new one."""
-    return (old.interface, old.vhid, old.mac, old.balancing) != (new.interface, new.vhid, new.mac, new.balancing)
+def _proof(config: VirtualHostConfig) -> tuple[object, ...]:
+    """What peers must have alike to believe each other."""
+    addresses = frozenset((*config.addresses4, *config.addresses6))
+    return config.interface, config.vhid, config.key, addresses
 
 
 def _count_received(counters: CarpCounters, packet: ReceivedPacket) -> None:

@@ -11,7 +11,8 @@ socket, clock, log or chance.
 
 Where it is one of several nodes that share a set of addresses (`balancing`), every packet reaches all hosts, and two
 must never take one. So a node closes its share before it says that it leaves or yields; and who takes over from a
-master that lives opens its own when that was said, or after YIELD_LIMIT_NS.
+master that lives opens its own when that was said, or after YIELD_LIMIT_NS. So does a master whose lease has run out
+before it speaks again: it was late, or could not send, and somebody may have taken over.
 
 Ref: spec carp §7 to §12; OpenBSD sys/netinet/ip_carp.c, carp_proto_input_c and carp_setrun.
 """
@@ -51,7 +52,35 @@ YIELD_LIMIT_NS = 10 * MILLISECOND
 """How long a node that took over from a living master waits to hear that this has closed its share. A BSD does not say
 so, but has long done it: carpd's own process is late by 7 ms at the most. Ref: design §7, timers."""
 
+ANSWER_AGAIN_NS = YIELD_LIMIT_NS // 4
+"""Where traffic is shared, worse masters are answered no later than this: before they open a share."""
+
+UNREAD_LIMIT_NS = MILLISECOND
+"""Between the last look at the sockets and the timers: more is a backlog."""
+
 _UNSPECIFIED_SOURCES = (bytes(4), bytes(16))
+
+_STOPS = (Reason.LINK_DOWN, Reason.INTERFACE_GONE, Reason.CONFIGURED, Reason.SHUTDOWN)
+
+TRANSITIONS = {
+    (CarpState.INIT, CarpState.BACKUP): (Reason.READY,),
+    (CarpState.BACKUP, CarpState.MASTER): (
+        Reason.MASTER_DOWN,
+        Reason.PREEMPT,
+        Reason.DEMOTED_MASTER,
+        Reason.WILL_TIME_OUT,
+        Reason.USER,
+    ),
+    (CarpState.MASTER, CarpState.BACKUP): (
+        Reason.BETTER_MASTER,
+        Reason.LESS_DEMOTED,
+        Reason.USER,
+        Reason.TAKE_FAILED,
+    ),
+    (CarpState.BACKUP, CarpState.INIT): _STOPS,
+    (CarpState.MASTER, CarpState.INIT): _STOPS,
+}
+"""Every change of state that there is, and what may lead to it. tools/state-diagram draws it for docs/concepts.md."""
 
 
 class Heard(NamedTuple):
@@ -94,6 +123,14 @@ class VirtualHost:
         self._holders: set[str] = set() if holders is None else holders
         self._open_at: int | None = None
         """A master that shares, and still waits for its predecessor: until when at the latest."""
+        self._better: dict[Family, Heard] = {}
+        """The last advertisement of a better master that has not said that it leaves."""
+        self._waits_for: set[bytes] = set()
+        """Meanwhile: the addresses of those that were heard as masters and have not yielded yet."""
+        self._wait_began = False
+        """Whether the clock was asked since: a frame has its time from the kernel, and may have waited for us."""
+        self._lease_until = 0
+        """How long the last advertisement that left lets us take our share."""
         self._configure(config, demotion)
 
     def _configure(self, config: VirtualHostConfig, demotion: Demotion) -> None:
@@ -104,9 +141,7 @@ class VirtualHost:
             for family, addresses in ((Family.IPV4, config.addresses4), (Family.IPV6, config.addresses6))
             if addresses
         )
-        self._authenticator = Authenticator(
-            config.key, config.vhid, config.addresses4, config.addresses6, send_link_local=config.digest_link_local
-        )
+        self._authenticator = authenticator_of(config)
 
     # What the outside reads
 
@@ -200,10 +235,10 @@ class VirtualHost:
             return []
         gone = _without(old.addresses, config.addresses)
         added = _without(config.addresses, old.addresses)
+        if added:  # first, so that a master never has none
+            effects.append(TakeAddresses(config.name, added))
         if gone:
             effects.append(ReleaseAddresses(config.name, gone))
-        if added:
-            effects.append(TakeAddresses(config.name, added))
         return [*effects, *self._advertise(now), *self._announce()]
 
     def receive(self, now: int, family: Family, source: bytes, message: Advertisement) -> list[Effect]:
@@ -218,23 +253,24 @@ class VirtualHost:
         if self.state is CarpState.INIT:
             return []
         if self.config.balancing and message.type == YIELDED:
-            return self._open() if self._open_at is not None else []
-        self.heard = Heard(source, message, now)
+            return self._yielded(source)
+        heard = self.heard = Heard(source, message, now)
         own, ad = self.preference, Preference.heard(message, self.config.demotion)
+        self._note_better(family, heard, ad < own)
         if self.state is CarpState.MASTER:
             # Who leaves is no rival, whatever its demotion: its IPv6 bow-out must not depose whom its IPv4 one called.
-            return [] if message.is_bow_out else self._receive_as_master(now, own, ad)
-        return self._receive_as_backup(now, family, own, ad, message.is_bow_out)
+            return [] if message.is_bow_out else self._receive_as_master(now, source, own, ad)
+        return self._receive_as_backup(now, family, heard, own, ad)
 
     def handle_timers(self, now: int, heard_until: int) -> list[Effect]:
         """Do what is due: advertise by the clock, take over by what has been heard until then."""
         if self.state is CarpState.MASTER and self._leaving:
             return self._left(now) if now >= self._leaving.until else []
         if self.state is CarpState.MASTER:
-            opened = self._open() if self._open_at is not None and now >= self._open_at else []
-            return [*opened, *(self._advertise_by_timer(now) if now >= self._advertise_at else ())]
+            advertised = self._advertise_by_timer(now) if now >= self._advertise_at else []
+            return [*advertised, *self._open_by_timer(now, heard_until)]
         if self.state is CarpState.BACKUP and heard_until >= min(self._master_down.values()):
-            return self._become_master(now, Reason.MASTER_DOWN)
+            return self._become_master(now, Reason.MASTER_DOWN, all_heard=now - heard_until < UNREAD_LIMIT_NS)
         return []
 
     def interface_changed(self, now: int, interface: InterfaceChanged) -> list[Effect]:
@@ -255,7 +291,7 @@ class VirtualHost:
         """Tell the peers at once: who is better placed takes over without waiting for our timer."""
         return self._advertise(now) if self.state is CarpState.MASTER else []
 
-    def advertisement_sent(self, family: Family, errno: int, *, out_of_memory: bool) -> bool:
+    def advertisement_sent(self, now: int, family: Family, errno: int, *, out_of_memory: bool) -> bool:
         """Count the outcome of a send; return whether send errors demote this host."""
         if family is Family.IPV4:
             self.counters.opackets += 1
@@ -264,6 +300,8 @@ class VirtualHost:
         if errno:
             self.counters.oerrors += 1
             self.counters.onomem += out_of_memory
+        elif self.config.balancing:
+            self._lease_until = now + self.config.lease_ns
         return self._send_errors.count(bool(errno))
 
     def take_failed(self, now: int) -> list[Effect]:
@@ -288,22 +326,34 @@ class VirtualHost:
 
     # The rules. Ref: spec carp §7
 
-    def _receive_as_master(self, now: int, own: Preference, ad: Preference) -> list[Effect]:
+    def _receive_as_master(self, now: int, source: bytes, own: Preference, ad: Preference) -> list[Effect]:
         if self._leaving:
             return self._left(now)
-        if ad <= own:  # a tie too: whoever hears the other first yields
+        if ad < own or (ad == own and self._yields_a_tie(source)):
             reason = Reason.LESS_DEMOTED if ad.demotion < own.demotion else Reason.BETTER_MASTER
             effects = [*self._step_down(bow_out=False), *self._last_word(own, ad), *self._become_backup(now, reason)]
-            if ad == own:
+            if ad == own and self.config.tie_address is None:
                 self._wait_a_little_longer()
             return effects
+        if self._open_at is not None:
+            self._waits_for.add(source)
         if self._answered_worse_master:
+            if self.config.balancing:  # it may be about to open its share
+                self._advertise_at = min(self._advertise_at, now + ANSWER_AGAIN_NS)
             return []
         # A second master, worse than we are: after a partition, say. Our answer makes it step down now and moves the
         # switch's entry back; once an interval, so that nobody can make us send more than twice our rate.
         self._answered_worse_master = True
         self._announce_countdown = REPEAT_AFTER
         return [*self._advertise(now), *self._announce()]
+
+    def _yields_a_tie(self, source: bytes) -> bool:
+        """Whoever hears the other first yields; with ucarp, whose address is not the lower one. Ref: spec carp §7.1.
+
+        ucarp compares them as integers of a little-endian machine: the last octet counts most.
+        """
+        ours = self.config.tie_address
+        return ours is None or int.from_bytes(source, "little") < int.from_bytes(ours, "little")
 
     def _wait_a_little_longer(self) -> None:
         """After a tie the other may have yielded at the same moment. With timers as exact as ours both would take over
@@ -319,7 +369,7 @@ class VirtualHost:
         The advertisement opens the gate, but nothing is behind it any more, and it is closed again.
         Where traffic is shared, the better one waits for it. Ref: spec carp §7.1, ucarp does it.
         """
-        if ad == own:  # it would yield as well
+        if ad == own and self.config.tie_address is None:  # it would yield as well
             return []
         if self.config.balancing:
             return self._with_own_mac(self.config.interface, self.config.advbase, self.advskew, YIELDED)
@@ -333,10 +383,10 @@ class VirtualHost:
         ]
 
     def _receive_as_backup(
-        self, now: int, family: Family, own: Preference, ad: Preference, bow_out: bool
+        self, now: int, family: Family, heard: Heard, own: Preference, ad: Preference
     ) -> list[Effect]:
-        reason = self._reason_to_take_over(own, ad, bow_out)
-        if reason is not None and not self._failed_lately(now):
+        reason = self._reason_to_take_over(own, ad, heard.message.is_bow_out)
+        if reason is not None and not self._failed_lately(now) and not self._is_outranked(now, family, heard):
             return self._become_master(now, reason)
         if family in self._master_down:
             # never earlier: an old frame may be read late
@@ -349,10 +399,26 @@ class VirtualHost:
         if self.config.preempt and own < ad:
             return Reason.PREEMPT
         # OpenBSD has no such rule with advbase 0. A bow-out is no less clear there.
-        patience_ns = 3 * self.config.advbase * SECOND + self.advskew * SKEW
+        patience_ns = self.config.dead_ratio * self.config.advbase * SECOND + self.advskew * SKEW
         if (self.config.advbase or bow_out) and patience_ns < ad.interval_ns:
             return Reason.WILL_TIME_OUT
         return None
+
+    def _note_better(self, family: Family, heard: Heard, is_better: bool) -> None:
+        known = self._better.get(family)
+        if is_better and not heard.message.is_bow_out:
+            self._better[family] = heard
+        elif known and (known.source == heard.source or heard.message.is_bow_out):
+            del self._better[family]
+
+    def _is_outranked(self, now: int, family: Family, heard: Heard) -> bool:
+        """Of many hosts that share several take over at once, or one speaks that was late. As long as a better master
+        than we are is not overdue a worse one is about to yield to that: its word must not open our share.
+        """
+        better = self._better.get(family)
+        if better is None or not self.config.balancing or better.source == heard.source:
+            return False
+        return now < better.time_ns + better.message.interval_ns + SUCCESSOR_LIMIT_NS
 
     def _failed_lately(self, now: int) -> bool:
         """Two hosts that can't take their addresses would call each other by their bow-outs, as fast as they can."""
@@ -370,17 +436,19 @@ class VirtualHost:
 
     # The transitions
 
-    def _become_master(self, now: int, reason: Reason) -> list[Effect]:
+    def _become_master(self, now: int, reason: Reason, *, all_heard: bool = False) -> list[Effect]:
         """Ref: spec carp §12. The addresses first: the gate keeps them silent until the advertisement has left."""
         changed = self._enter(now, CarpState.MASTER, reason)
         self.counters.preempt += 1
+        if self.config.balancing and not (reason is Reason.MASTER_DOWN and all_heard):
+            # A dead one's lease has run out. But who was late may have missed that somebody else has taken over.
+            self._begin_to_wait(now)
         self.heard = None
         self._master_down.clear()
         self._announce_countdown = REPEAT_AFTER
         self._answered_worse_master = False
-        if self.config.balancing and reason is not Reason.MASTER_DOWN:  # a dead one's lease has run out
-            self._open_at = now + YIELD_LIMIT_NS
-        return [*self._take(), *self._advertise(now), *self._begin_to_serve(), changed]
+        self._lease_until = now
+        return [*self._take(), *self._speak(now), *self._begin_to_serve(), changed]
 
     def _take(self) -> list[Effect]:
         self._holders.add(self.config.name)
@@ -393,6 +461,26 @@ class VirtualHost:
         if not self.config.balancing:
             return self._announce()
         return self._open() if self._open_at is None else []
+
+    def _begin_to_wait(self, now: int) -> None:
+        self._open_at, self._wait_began = now, False
+        self._waits_for = {self.heard.source} if self.heard and not self.heard.message.is_bow_out else set()
+
+    def _yielded(self, source: bytes) -> list[Effect]:
+        """Of three hosts two may take over at once: who has yielded to the one has not heard of the other."""
+        if self._open_at is None or source not in self._waits_for:
+            return []
+        self._waits_for.remove(source)
+        return [] if self._waits_for else self._open()
+
+    def _open_by_timer(self, now: int, heard_until: int) -> list[Effect]:
+        """Whom we took over from has had the time to hear of us; a better one that waits in the socket comes first."""
+        if self._open_at is None or heard_until < self._open_at:
+            return []
+        if self._wait_began:
+            return self._open()
+        self._open_at, self._wait_began = now + YIELD_LIMIT_NS, True
+        return []
 
     def _open(self) -> list[Effect]:
         self._open_at = None
@@ -423,6 +511,7 @@ class VirtualHost:
 
     def _enter(self, now: int, new: CarpState, reason: Reason) -> StateChanged:
         old, self.state = self.state, new
+        assert reason in TRANSITIONS.get((old, new), ()), f"{old.name} to {new.name}: {reason.value}"
         self._leaving = self._open_at = None
         self.since, self.reason = now, reason
         if new is CarpState.INIT:
@@ -451,6 +540,16 @@ class VirtualHost:
     def _advertise(self, now: int) -> list[Effect]:
         if self._leaving:  # the bow-out was the last word
             return []
+        return [*self._close_what_has_lapsed(now), *self._speak(now)]
+
+    def _close_what_has_lapsed(self, now: int) -> list[Effect]:
+        """A share that fell shut with its lease would be opened by the next advertisement: it waits before."""
+        if not self.config.balancing or now < self._lease_until:
+            return []
+        self._begin_to_wait(now)
+        return [SurrenderLease(self.config.name), *self._take()]
+
+    def _speak(self, now: int) -> list[Effect]:
         self._advertise_at = now + self._interval_ns
         return [*self._messages(self.config.advbase, self.advskew)]
 
@@ -479,6 +578,13 @@ class VirtualHost:
             return []
         assert self.interface is not None, "a master has an interface"
         return [announcement(self.config, self.interface.mac, self.interface.router)]
+
+
+def authenticator_of(config: VirtualHostConfig) -> Authenticator:
+    """What signs its advertisements and knows those of its peers."""
+    return Authenticator(
+        config.key, config.vhid, config.addresses4, config.addresses6, send_link_local=config.digest_link_local
+    )
 
 
 def _without(addresses: tuple[Address, ...], others: tuple[Address, ...]) -> tuple[Address, ...]:

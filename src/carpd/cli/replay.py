@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 from carpd.effects import (
@@ -12,6 +13,7 @@ from carpd.effects import (
     Answer,
     Effect,
     OpenShare,
+    PeerLeftBehind,
     ReleaseAddresses,
     SendAdvertisement,
     SendProbe,
@@ -96,6 +98,8 @@ def _effect(effect: Effect) -> str:
         return f"{effect.host}: send a sharing probe"
     if isinstance(effect, SharingChanged):
         return f"{effect.virtual_host}: {'' if effect.present else 'no longer: '}{effect.finding}"
+    if isinstance(effect, PeerLeftBehind):
+        return f"{effect.host}: {ip_address(effect.source)} has its former vhid, password or addresses"
     if isinstance(effect, SurrenderLease):
         return f"{effect.host}: close the gate"
     if isinstance(effect, Announce):

@@ -49,6 +49,7 @@ _IP = ethernet.HEADER.size
 _IP4_PAYLOAD, _IP6_PAYLOAD = _IP + ipv4.HEADER.size, _IP + ipv6.HEADER.size
 _IP4_SOURCE, _IP6_SOURCE = _IP + 12, _IP + 8
 _NO_OPTIONS, _VERSION_TYPE, _AUTHLEN = 0x45, 0x21, 7
+_MULTICAST = 224  # the first byte of an IPv4 address that is no host's
 
 
 class _Shared(ctypes.Structure):
@@ -122,6 +123,14 @@ class ShareGate:
         """Take the share of a node no longer, and end its lease."""
         self._shared.share &= ~(1 << node)
         self._shared.deadline_ns[node] = 0
+
+    def lease_ns(self, node: int) -> int:
+        """How long one advertisement of a node keeps its share, in nanoseconds."""
+        return self._shared.lease_ns[node]
+
+    def set_lease(self, node: int, lease_ns: int) -> None:
+        """From the node's next advertisement on."""
+        self._shared.lease_ns[node] = lease_ns
 
     @property
     def share(self) -> int:
@@ -225,7 +234,10 @@ def _leave_out_vlans(to: Assembler) -> None:
 
 
 def _find_node_by_hash(to: Assembler, nodes: int) -> None:
-    """Put the node into R7; go to "drop" if there are no IP addresses. Ref: spec carp §14.2."""
+    """Put the node into R7; go to "drop" if there are no IP addresses, to "continue" if it is for no host.
+
+    Ref: spec carp §14.2.
+    """
     to.jump_if(R8, EQUAL, _ethertype(ethernet.ETHERTYPE_IPV4), "ipv4")
     to.jump_if(R8, DIFFERENT, _ethertype(ethernet.ETHERTYPE_IPV6), "drop")
     _load_bytes(to, _IP6_SOURCE, 32, "drop", at=-32)
@@ -238,6 +250,9 @@ def _find_node_by_hash(to: Assembler, nodes: int) -> None:
     to.jump("fold")
     to.label("ipv4")
     _load_bytes(to, _IP4_SOURCE, 8, "drop", at=-8)
+    # A multicast MAC is that of a multicast group, too: 01:00:5e:00:01:07 also of 224.0.1.7.
+    to.load(BYTE, R3, R10, -4)
+    to.jump_if(R3, AT_LEAST, _MULTICAST, "continue")
     to.load(WORD, R1, R10, -8)
     to.load(WORD, R2, R10, -4)
     to.label("fold")

@@ -15,6 +15,11 @@ from carpd.wire import carp
 
 _IP_MREQN = struct.Struct("=4s4si")  # group, local address (none: the index says where), interface index
 _IPV6_MREQ = struct.Struct("=16si")  # group, interface index
+_JOIN = (
+    (socket.AF_INET, 4, socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP),
+    (socket.AF_INET6, 16, socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP),
+)
+"""Family, size of its addresses, and how a group is joined."""
 
 
 class GroupMembership:
@@ -27,18 +32,18 @@ class GroupMembership:
     def __init__(self, index: int, groups: Collection[bytes]) -> None:
         """A host without one of the two families does without its groups."""
         self._members: list[socket.socket] = []
-        by_size = {size: [group for group in groups if len(group) == size] for size in (4, 16)}
-        if by_size[4]:
+        for family, size, level, option in _JOIN:
+            ours = [group for group in groups if len(group) == size]
+            if ours:
+                with suppress(OSError):
+                    self._join(self._open(family), level, option, ours, index)
+
+    def _join(self, member: socket.socket, level: int, option: int, groups: Collection[bytes], index: int) -> None:
+        """One that the kernel refuses does not keep us from the others."""
+        for group in groups:
+            request = _IP_MREQN.pack(group, bytes(4), index) if len(group) == 4 else _IPV6_MREQ.pack(group, index)
             with suppress(OSError):
-                member = self._open(socket.AF_INET)
-                for group in by_size[4]:
-                    request = _IP_MREQN.pack(group, bytes(4), index)
-                    member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
-        if by_size[16]:
-            with suppress(OSError):
-                member = self._open(socket.AF_INET6)
-                for group in by_size[16]:
-                    member.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, _IPV6_MREQ.pack(group, index))
+                member.setsockopt(level, option, request)
 
     def _open(self, family: socket.AddressFamily) -> socket.socket:
         member = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, carp.PROTOCOL)

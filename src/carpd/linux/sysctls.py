@@ -69,15 +69,22 @@ class SysctlJournal:
         self._save()
         write(value, *name)
 
-    def restore(self) -> list[tuple[str, ...]]:
-        """Put back what is still as we set it, the last change first, and return the names. Raise SystemCallError."""
+    def restore(self, interface: str | None = None) -> list[tuple[str, ...]]:
+        """Put back what is still as we set it, the last change first, and return the names; perhaps of one interface.
+
+        Raise SystemCallError.
+        """
         restored = []
-        for change in reversed(self._changes.values()):
+        changes = [change for change in self._changes.values() if interface is None or interface in change.name]
+        for change in reversed(changes):
             if read(*change.name) == change.ours:
                 write(change.original, *change.name)
                 restored.append(change.name)
-        self._changes.clear()
-        self._path.unlink(missing_ok=True)
+            del self._changes[change.name]
+        if self._changes:
+            self._save()
+        else:
+            self._path.unlink(missing_ok=True)
         return restored
 
     def _load(self) -> list[Change]:

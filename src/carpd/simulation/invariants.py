@@ -118,8 +118,8 @@ class Invariants:
         return duration_ns + duration_ns * 2 * self._drift_ppm // 1_000_000 + self._lateness_ns
 
     def _patience_ns(self, host: str) -> int:
-        """How long a new master waits before it takes a share: the timer that ends it may be late."""
-        return self._slow(YIELD_LIMIT_NS) if self._config(host).balancing else 0
+        """How long a new master waits before it takes a share: the timers that begin and end it may be late."""
+        return self._slow(YIELD_LIMIT_NS) + self._lateness_ns if self._config(host).balancing else 0
 
     # What is told
 

@@ -22,6 +22,7 @@ from carpd.effects import (
     DemotionChanged,
     Effect,
     OpenShare,
+    PeerLeftBehind,
     ReleaseAddresses,
     SendAdvertisement,
     SendProbe,
@@ -326,7 +327,7 @@ class Node:
                 self._observer.state_changed(self, effect)
             case DemotionChanged():
                 self._observer.demotion_changed(self, effect)
-            case Announce() | Answer() | SendProbe() | SharingChanged():
+            case Announce() | Answer() | SendProbe() | SharingChanged() | PeerLeftBehind():
                 pass  # nobody here has an ARP cache, and all share alike
         return None
 
