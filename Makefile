@@ -4,7 +4,7 @@ VENV   := .venv
 PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
-.PHONY: help demo test lint bench soak clean setup
+.PHONY: help demo test lint bench soak man deb clean setup
 
 help:
 	@echo "make demo    two firewalls fail over before your eyes (under a minute)"
@@ -12,6 +12,8 @@ help:
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make bench   failover and state synchronisation beside ucarp, keepalived, conntrackd (long)"
 	@echo "make soak    ten minutes under load without a false take-over; long simulations"
+	@echo "make man     the manual pages, in build/man"
+	@echo "make deb     the Debian package, in build/deb"
 	@echo "make clean   remove what the targets above have made"
 
 setup: $(READY)
@@ -37,12 +39,23 @@ bench: setup
 	@./tools/setup packages
 	@$(PYTHON) -m benchmarks.failover
 	@$(PYTHON) -m benchmarks.scale
+	@$(PYTHON) -m benchmarks.sharing
+	@$(PYTHON) -m benchmarks.carpctl
+	@$(PYTHON) -m benchmarks.control
 	@$(PYTHON) -m benchmarks.state_sync
 	@$(PYTHON) -m benchmarks.state_sync.power
 
 soak: setup
 	@$(PYTHON) -m benchmarks.soak
 	@$(PYTHON) -m benchmarks.simulate --seeds 3000 --jobs 2
+
+man:
+	@./tools/setup man
+	@./tools/manuals build/man
+
+deb:
+	@./tools/setup deb
+	@./tools/deb
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
