@@ -58,7 +58,7 @@ class Carpd:
         self._configuration = node.directory / "carpd.toml"
         self._configuration.touch(mode=0o600)
         os.chown(self._configuration, owner, owner)
-        self._configuration.write_text("\n".join(tables))
+        self.configure(*tables)
         self._runs = 0
         self.start()
 
@@ -71,6 +71,17 @@ class Carpd:
             "--state-dir": self.node.directory,
         }
         return [*self._program, *(str(word) for option in options.items() for word in option)]
+
+    def configure(self, *tables: str) -> None:
+        """Write its file: it is read at the start, and when it is told to."""
+        self._configuration.write_text("\n".join(tables))
+
+    def reload(self, *tables: str, **arguments: Any) -> list[str]:
+        """Write its file and tell it to go over to that; what changes, a line each. Raise ControlError."""
+        self.configure(*tables)
+        outcome = client.request(self.socket, "reload", timeout_s=60.0, **arguments)
+        assert outcome["failures"] == [], outcome
+        return [f"{change['sign']} {change['text']}" for change in outcome["plan"]]
 
     def start(self) -> None:
         """Start it, or start it again."""

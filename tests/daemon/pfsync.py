@@ -128,12 +128,13 @@ class SyncNode(Carpd):
         secrets: Sequence[str] = (SECRET,),
         program: Sequence[str] = (),
         owner: int = 0,
+        others: Sequence[str] = (),
         **settings: Any,
     ) -> None:
-        """With these settings in [pfsync]; `owner` is the user that `program` runs as."""
+        """With these settings in [pfsync], and other tables; `owner` is the user that `program` runs as."""
         self._alone = not virtual_hosts
         usual = (sys.executable, "-m", "carpd.cli.pfsyncd" if self._alone else "carpd.cli.carpd")
-        tables = (*virtual_hosts, pfsync(node, *secrets, **settings))
+        tables = (*virtual_hosts, pfsync(node, *secrets, **settings), *others)
         super().__init__(node, *tables, program=program or usual, owner=owner)
 
     @property

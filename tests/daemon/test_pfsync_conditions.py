@@ -28,7 +28,7 @@ def only_line(daemon: SyncNode, status: int) -> str:
     """All that it has logged, after it ended with this status."""
     assert daemon.process.wait() == status
     (line,) = daemon.log().splitlines()
-    return line.partition("carpd: ")[2]
+    return line.partition("pfsyncd: ")[2]
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from carpd.carp.status import HeardMaster, HostStatus, InterfaceStatus
 from carpd.config.model import Balancing, BalancingMode, MacMode, VirtualHostConfig
-from carpd.effects import DemotionChanged, Reason, SharingChanged, StateChanged
+from carpd.effects import DemotionChanged, PeerLeftBehind, Reason, SharingChanged, StateChanged
 from carpd.errors import DecodeError
 from carpd.events import CarpState, Configure, ForceState, HostPrepared, SetDemotion, Shutdown
+from carpd.runtime.lateness import Lateness
 from carpd.runtime.messages import CODEC, LogLine, StatusReport, StatusWanted
 from carpd.stats import CarpCounters
 from carpd.wire.carp import Advertisement
@@ -44,6 +45,7 @@ STATUS = HostStatus(
     findings=("something is wrong",),
     taken=7,
 )
+LATENESS = Lateness((1, 2, *(0,) * 11), 5_000_000)
 MESSAGES: dict[str, Any] = {
     "configure": Configure((HOST,), seed=(1 << 64) - 1),
     "prepared": HostPrepared("lan"),
@@ -54,7 +56,8 @@ MESSAGES: dict[str, Any] = {
     "state": StateChanged("lan", CarpState.INIT, CarpState.BACKUP, Reason.READY),
     "demoted": DemotionChanged("edge", 0, 1, "link of eth2 is down"),
     "sharing": SharingChanged("lan", "something is wrong", present=True),
-    "report": StatusReport(1, (STATUS,), (InterfaceStatus("eth1", True, CarpCounters(badttl=2)),)),
+    "left behind": PeerLeftBehind("lan", b"\xc0\x00\x02\x03"),
+    "report": StatusReport(1, (STATUS,), (InterfaceStatus("eth1", True, CarpCounters(badttl=2)),), LATENESS),
     "nothing heard": StatusReport(2, (), ()),
     "log": LogLine(30, 'a "quoted"\nline'),
 }

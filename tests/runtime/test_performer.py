@@ -77,3 +77,26 @@ def test_everybody_is_sent_to(failures: dict[str, int], errno: int, multicast: b
     told = performer.perform(SendAdvertisement("lan", Family.IPV4, Advertisement(vhid=1)))
     assert port.asked == (["group"] if multicast else []) + list(PEERS)
     assert told == AdvertisementSent("lan", Family.IPV4, errno)
+
+
+def test_who_leaves_an_interface_says_so_there() -> None:
+    """During a change a virtual host that is taken anew elsewhere is what it was; any other is what it will be."""
+    asked: list[str] = []
+
+    def port(interface: str) -> Any:
+        asked.append(interface)
+        return Port({})
+
+    stays = replace(HOST, name="wan", vhid=2)
+    performer = Performer(port, pytest.fail)
+    performer.configure([HOST, stays])
+    new = [replace(HOST, interface="eth2"), replace(stays, peers=())]
+    performer.expect(new)
+    performer.perform(SendAdvertisement("lan", Family.IPV4, Advertisement(vhid=1)))
+    assert {config.name: (config.interface, config.peers) for config in performer.configs} == {
+        "lan": ("eth1", HOST.peers),
+        "wan": ("eth1", ()),
+    }
+    performer.configure(new)
+    performer.perform(SendAdvertisement("lan", Family.IPV4, Advertisement(vhid=1)))
+    assert asked == ["eth1", "eth2"]

@@ -122,6 +122,9 @@ class ChildProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             status = self._process.wait()
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(TimeoutError(f"the {self._name} process has ended"))
         self._on_end(status)
 
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from carpd.carp.engine import CarpEngine
 from carpd.carp.status import host_status, interface_status
-from carpd.effects import DemotionChanged, Effect, SharingChanged, StateChanged
+from carpd.effects import DemotionChanged, Effect, PeerLeftBehind, SharingChanged, StateChanged
 from carpd.errors import DecodeError, SystemCallError
 from carpd.events import (
     AdvertisementSent,
@@ -51,6 +51,7 @@ from carpd.linux.links import (
 from carpd.linux.timer import Timer
 from carpd.runtime.channel import Channel, ChannelClosedError
 from carpd.runtime.interface_port import InterfacePort
+from carpd.runtime.lateness import LatenessMeter
 from carpd.runtime.messages import RECORD, LogLine, Recorded, StatusReport, StatusWanted
 from carpd.runtime.performer import Performer
 from carpd.trace.recording import recorded
@@ -75,10 +76,13 @@ class Election:
     def __init__(self, channel: Channel, *, recording: bool = False) -> None:
         self._channel = channel
         self._engine = CarpEngine()
+        self._interfaces: set[str] = set()
+        """Those that virtual hosts are on; the port of each that exists:"""
         self._ports: dict[str, InterfacePort] = {}
         self._performer = Performer(self._ports.get, lambda text: self._log(logging.ERROR, text))
         self._links = LinkMonitor()
         self._timer = Timer()
+        self._lateness = LatenessMeter()
         self._poll = select.epoll()
         self._orphaned = False
         self._recording = recording
@@ -112,6 +116,8 @@ class Election:
         deadline = self._engine.deadline
         if deadline is not None and deadline <= now:
             self._feed(now, TimersDue(min(heard_until, now)))
+            if self._engine.deadline != deadline:  # else a backup does not believe it yet
+                self._lateness.add(now - deadline)
         self._watch_channel()
 
     def _hear(self) -> int:
@@ -144,7 +150,7 @@ class Election:
                     events.append(outcome)
 
     def _perform(self, effect: Effect) -> Event | None:
-        if isinstance(effect, (StateChanged, DemotionChanged, SharingChanged)):
+        if isinstance(effect, (StateChanged, DemotionChanged, SharingChanged, PeerLeftBehind)):
             self._tell(effect)
             return None
         outcome = self._performer.perform(effect)
@@ -202,7 +208,7 @@ class Election:
     def _use(self, link: Link) -> None:
         """An interface is there, or has changed; under its name there may have been another one."""
         self._drop(lambda port: (port.link.index == link.index) != (port.link.name == link.name))
-        if link.name not in {config.interface for config in self._performer.configs}:
+        if link.name not in self._interfaces:
             return
         port = self._ports.get(link.name)
         if port is None:
@@ -267,18 +273,21 @@ class Election:
             self._feed(now, message)  # type: ignore[arg-type]  # the codec reads nothing else
 
     def _configure(self, now: int, message: Configure) -> None:
-        before = {config.name: config for config in self._performer.configs}
-        self._performer.configure((before | {c.name: c for c in message.virtual_hosts}).values())
+        wanted = {config.interface for config in message.virtual_hosts}
+        self._interfaces |= wanted
+        self._performer.expect(message.virtual_hosts)
         for link in self._present_links():
             self._use(link)
         self._feed(now, message)
         self._performer.configure(message.virtual_hosts)
-        wanted = {config.interface for config in message.virtual_hosts}
+        self._interfaces = wanted
         self._drop(lambda port: port.link.name not in wanted)
         for port in self._ports.values():
             self._share(port)
 
     def _prepared(self, now: int, message: HostPrepared) -> None:
+        if message.host not in self._engine.hosts:  # it was removed meanwhile
+            return
         try:
             self._performer.prepared(message.host)
         except OSError as error:  # it went again: we are told when it is back
@@ -299,7 +308,7 @@ class Election:
         interfaces = tuple(
             interface_status(engine, name) for name in wanted.interfaces if name in engine.interface_counters
         )
-        self._tell(StatusReport(wanted.token, hosts, interfaces))
+        self._tell(StatusReport(wanted.token, hosts, interfaces, self._lateness.lateness))
 
     def _log(self, level: int, text: str) -> None:
         self._tell(LogLine(level, text))
@@ -328,7 +337,7 @@ def prepare_process(channel: Channel) -> None:
 
 def main() -> None:
     """Run on the socket that is file descriptor argv[1], and record if argv[2] says so. The supervisor starts this."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # sent to the whole group: the supervisor decides
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     election = Election(channel, recording=RECORD in sys.argv[2:])

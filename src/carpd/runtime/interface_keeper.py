@@ -37,13 +37,13 @@ class InterfaceKeeper:
         on_prepared: Callable[[Collection[str]], None],
     ) -> None:
         """Raise SystemCallError."""
-        self._parents = {host.interface for host in hosts}
         self._preparation = Preparation(hosts, state_dir)
         self._on_prepared = on_prepared
         self._links = LinkMonitor()
         self._gates = GateMonitor()
         self._masters: set[str] = set()
         self._stopped = False
+        self._changing = False
         self._retry: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
 
@@ -68,6 +68,29 @@ class InterfaceKeeper:
         loop.add_reader(self._links.fileno(), self._links_changed)
         loop.add_reader(self._gates.fileno(), self._gates_changed)
 
+    def begin_change(self, hosts: Sequence[VirtualHostConfig]) -> None:
+        """Let the gates serve these virtual hosts, too. Until `end_change` nothing else is made or made anew.
+
+        Raise SystemCallError if the kernel refuses: nothing has changed then.
+        """
+        try:
+            self._preparation.widen(hosts)
+        except SystemCallError:
+            self._prepare()
+            raise
+        self._changing = True
+
+    def end_change(self, hosts: Sequence[VirtualHostConfig]) -> list[str]:
+        """These virtual hosts, and no others: those that were have given up their addresses, the others are prepared.
+
+        Return what the kernel refused, a line each: it is tried again.
+        """
+        self._changing = False
+        failed = self._preparation.change(hosts)
+        for line in failed:
+            LOG.error("%s", line)
+        return failed + self._prepare()
+
     def stop(self) -> None:
         """Make nothing anew any more."""
         self._stopped = True
@@ -88,10 +111,10 @@ class InterfaceKeeper:
         """Only a master's addresses are missed."""
         (self._masters.add if fact.new is CarpState.MASTER else self._masters.discard)(fact.host)
 
-    def _prepare(self) -> None:
-        """Prepare what can be and is not yet; try again where the kernel refused."""
-        if self._stopped:
-            return
+    def _prepare(self) -> list[str]:
+        """Prepare what can be and is not yet; try again where the kernel refused, which is returned."""
+        if self._stopped or self._changing:
+            return []
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
@@ -101,6 +124,7 @@ class InterfaceKeeper:
         if refusals:
             self._retry = asyncio.get_running_loop().call_later(PREPARE_AGAIN_S, self._prepare)
         self._on_prepared(ready)
+        return refusals
 
     def _links_changed(self) -> None:
         try:
@@ -118,7 +142,7 @@ class InterfaceKeeper:
 
     def _link_is_up(self, link: Link) -> None:
         """What the kernel could not find without the link it shall ask for anew, and not a second later."""
-        if link.name not in self._parents:
+        if link.name not in self._preparation.interfaces:
             return
         try:
             forget_unresolved(link.index)
@@ -144,6 +168,9 @@ class InterfaceKeeper:
     def _look_at_addresses(self) -> None:
         """What somebody took from a master is put back: it would advertise and not answer."""
         self._look = None
+        if self._changing:  # what it has is about to be what it shall have
+            self._look_at_addresses_soon()
+            return
         try:
             lacking = self._preparation.lacking_addresses(self._masters)
         except SystemCallError as error:

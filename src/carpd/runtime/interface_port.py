@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from carpd.carp.balancing import taken_macs
 from carpd.config.model import VirtualHostConfig
 from carpd.events import Family, InterfaceChanged
 from carpd.linux import sysctls
 from carpd.linux.links import Link, own_addresses, source_addresses
-from carpd.linux.packets import PacketSocket, solicitations
+from carpd.linux.packets import Interest, PacketSocket, solicitations
 from carpd.linux.unicast import UnicastSender
 
 
@@ -22,6 +22,8 @@ class InterfacePort:
         self.packets = PacketSocket(link.index)
         self.neighbors: PacketSocket | None = None
         """Where traffic is shared: hears who asks for the shared addresses."""
+        self._interest: Interest | None = None
+        """What it hears."""
         self._unicast = UnicastSender(link.index)
         self._sources: dict[Family, bytes | None] = {}
         self._own: tuple[bytes, ...] = ()
@@ -43,15 +45,16 @@ class InterfacePort:
 
     def share(self, configs: Iterable[VirtualHostConfig]) -> None:
         """Hear who asks for the addresses of these nodes, and let their frames in. Raise SystemCallError."""
-        shared = [config for config in configs if config.balancing]
-        old, self.neighbors = self.neighbors, None
-        if old is not None:
-            old.close()
-        if shared:
-            addresses4 = dict.fromkeys(address for config in shared for address in config.addresses4)
-            addresses6 = dict.fromkeys(address for config in shared for address in config.addresses6)
-            macs = dict.fromkeys(mac for config in shared for mac in taken_macs(config))
-            self.neighbors = PacketSocket(self.link.index, solicitations([*addresses4], [*addresses6], [*macs]))
+        interest = _interest([config for config in configs if config.balancing])
+        if interest == self._interest:
+            return
+        old, self.neighbors, self._interest = self.neighbors, None, None
+        try:
+            if interest is not None:  # while the old one is open: what both let in must not be kept out in between
+                self.neighbors, self._interest = PacketSocket(self.link.index, interest), interest
+        finally:
+            if old is not None:
+                old.close()
 
     def send_unicast(self, family: Family, source: bytes, peer: bytes, payload: bytes) -> int:
         """Send to one peer, unless that is this host: all nodes may have one list. Return an errno, 0 for success."""
@@ -67,3 +70,13 @@ class InterfacePort:
         if self.neighbors is not None:
             self.neighbors.close()
         self._unicast.close()
+
+
+def _interest(shared: Sequence[VirtualHostConfig]) -> Interest | None:
+    """In what concerns nodes that share their traffic; None without any."""
+    if not shared:
+        return None
+    addresses4 = dict.fromkeys(address for config in shared for address in config.addresses4)
+    addresses6 = dict.fromkeys(address for config in shared for address in config.addresses6)
+    macs = dict.fromkeys(mac for config in shared for mac in taken_macs(config))
+    return solicitations([*addresses4], [*addresses6], [*macs])

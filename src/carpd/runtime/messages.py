@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from carpd.carp.status import HostStatus, InterfaceStatus
 from carpd.config.model import PfsyncConfig
-from carpd.effects import DemotionChanged, SharingChanged, StateChanged
+from carpd.effects import DemotionChanged, PeerLeftBehind, SharingChanged, StateChanged
 from carpd.events import Configure, ForceState, HostPrepared, SetDemotion, Shutdown
 from carpd.pfsync.effects import BulkUpdateChanged
 from carpd.pfsync.events import RoleChanged
+from carpd.runtime.lateness import NONE_YET, Lateness
 from carpd.trace.codec import Codec
 
 
@@ -29,6 +30,8 @@ class StatusReport:
     token: int
     hosts: tuple[HostStatus, ...]
     interfaces: tuple[InterfaceStatus, ...]
+    lateness: Lateness = NONE_YET
+    """Of all timers since the process was started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ CODEC = Codec(
         StateChanged,
         DemotionChanged,
         SharingChanged,
+        PeerLeftBehind,
         StatusReport,
         LogLine,
         Recorded,

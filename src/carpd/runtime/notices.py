@@ -5,6 +5,7 @@ A notice has a kind, by which programs know it, a text, by which people do, and 
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,21 @@ class Notice:
         """As JSON's own types: what `carpctl monitor --json` prints and hooks are given."""
         when = datetime.fromtimestamp(self.time_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return {"time": when, "kind": self.kind, "text": self.text, **self.fields}
+
+    def variables(self) -> dict[str, str]:
+        """The fields as an environment has them: CARP_VHID, CARP_REASON, CARP_FROM (`old`), CARP_TO (`new`).
+
+        Lists are left out: there is no room for long ones.
+        """
+        names = {"old": "FROM", "new": "TO"}
+        simple = {name: value for name, value in self.fields.items() if isinstance(value, str | int | float)}
+        return {f"CARP_{names.get(name, name.upper())}": _text(value) for name, value in simple.items()}
+
+
+def _text(value: str | float) -> str:
+    """As JSON spells it, but strings without quotes, and without what an environment can't contain."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.encode(errors="replace").decode().replace("\0", "")
 
 
 Receiver = Callable[[Notice], None]

@@ -73,12 +73,32 @@ class Performer:
         self._shared: dict[str, _Shared] = {}
         """By the name of the virtual host."""
 
+    def expect(self, configs: Iterable[VirtualHostConfig]) -> None:
+        """Be ready for a change to these: who leaves is known as he was until it is done, and no lease gets shorter."""
+        new = {config.name: config for config in configs}
+        leaving = {
+            name: old for name, old in self._configs.items() if name not in new or new[name].is_another_than(old)
+        }
+        self._configs = new | leaving
+        self._follow_leases(max)
+
     def configure(self, configs: Iterable[VirtualHostConfig]) -> None:
-        """Know these virtual hosts. For a change: the old and the new ones before it, the new ones after it."""
+        """Know these virtual hosts, and no others."""
         self._configs = {config.name: config for config in configs}
-        wanted = {config.virtual_host for config in self._configs.values() if config.balancing}
-        for name in self._shared.keys() - wanted:
-            self._shared.pop(name).gate.detach()
+        self._device_index = {name: index for name, index in self._device_index.items() if name in self._configs}
+        balancings = {config.balancing for config in self._configs.values()}
+        for name, shared in list(self._shared.items()):
+            if shared.balancing not in balancings:
+                self._shared.pop(name).gate.detach()
+        self._follow_leases(lambda _, wanted: wanted)
+
+    def _follow_leases(self, choose: Callable[[int, int], int]) -> None:
+        """Let the share gates have the leases of the configuration, or what is chosen of those and the present ones."""
+        for config in self._configs.values():
+            shared = self._shared.get(config.virtual_host)
+            if shared is not None and shared.balancing == config.balancing:
+                node = shared.balancing.vhids.index(config.vhid)
+                shared.gate.set_lease(node, choose(shared.gate.lease_ns(node), config.lease_ns))
 
     def close(self) -> None:
         """Detach what takes shared traffic: nobody decides about it any more."""

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 from carpd.config.model import PfsyncConfig
+from carpd.config.plan import needs_restart
 from carpd.errors import SystemCallError
-from carpd.linux import sysctls
+from carpd.linux import defer, sysctls
 from carpd.pfsync.effects import BulkUpdateChanged
 from carpd.pfsync.events import RoleChanged
 from carpd.runtime.child_process import ChildProcess, how_it_ended
+from carpd.runtime.claim import PFSYNCD, Claim
 from carpd.runtime.logs import LOG
 from carpd.runtime.messages import PfsyncStatusWanted, StartPfsync, SyncLinkChanged
+from carpd.runtime.notices import Notices
 
 MODULE = "carpd.runtime.pfsyncd"
 
@@ -39,28 +43,56 @@ _EVENTS = ("netfilter", "nf_conntrack_events")
 class PfsyncKeeper:
     """`demote` is called with a reason and an amount, 0 when it is over."""
 
-    def __init__(self, config: PfsyncConfig, demote: Callable[[str, int], None]) -> None:
+    def __init__(self, config: PfsyncConfig, demote: Callable[[str, int], None], notices: Notices) -> None:
+        """Raise CarpdError if somebody else synchronises states here."""
+        self._claim = Claim(PFSYNCD)
         self._config = config
         self._demote = demote
+        self._notices = notices
         self._process: ChildProcess | None = None
         self._carrying = False
         self._restarts = 0
         self._started = 0.0
         self._delay_s = RESTART_DELAY_S
-        self._stopping = False
+        self._again: asyncio.TimerHandle | None = None
+        self._missing: set[str] = set()
+        """Why states of the peers may be missing here: NOT_RUNNING, BULK_UPDATE."""
+        self._leaving = False
         self._ended = asyncio.Event()
         self._found: str | None = None
         """The setting of conntrack events that we found, if we changed it."""
 
     def start(self, *, carrying: bool) -> None:
-        """Start it. Until its bulk update is done every group is demoted."""
+        """Start it. Until its bulk update is done every group is demoted, but for a host that carries traffic already.
+
+        That one has the states of what it carries, and nobody else has them: who gave way would break connections.
+        """
         self._carrying = carrying
         self._enable_events()
+        self._lacks(BULK_UPDATE, not carrying)
         self._start()
 
-    def carries(self, carrying: bool) -> None:
-        """Whether this host is master of anything now."""
-        if carrying != self._carrying:
+    async def reconfigure(self, config: PfsyncConfig) -> None:
+        """Other settings from now on. A pfsyncd that needs them is started anew.
+
+        This demotes nobody: the kernel keeps the states that it has, and what is missed meanwhile is asked for.
+        """
+        restarted = needs_restart(self._config, config)
+        if restarted:
+            LOG.info("pfsync: starting pfsyncd anew with other settings")
+            if self._process is None:  # it had ended by itself
+                self._missing.add(BULK_UPDATE)
+            await self._leave()
+        self._config = config
+        for reason in self._missing:
+            self._demote(reason, config.carp_demotion_factor)
+        if restarted:
+            self._delay_s = RESTART_DELAY_S
+            self._start()
+
+    def carries(self, carrying: bool, *, moved: bool = False) -> None:
+        """Whether this host is master of anything now; `moved`: what it carries is not the same any more."""
+        if carrying != self._carrying or (carrying and moved):
             self._carrying = carrying
             if self._process:
                 self._process.send(RoleChanged(carrying))
@@ -77,11 +109,33 @@ class PfsyncKeeper:
         document: dict[str, Any] = json.loads(answer.document)
         return about | {"running": True} | document
 
+    async def peers(self) -> list[dict[str, Any]]:
+        """Those that are heard, as the status has them."""
+        peers: list[dict[str, Any]] = (await self.status()).get("peers", [])
+        return peers
+
+    async def hears_strangers_alone(self) -> bool:
+        """Whether somebody is heard, but nobody who has a secret of ours."""
+        status = await self.status()
+        return status.get("peers") == [] and status["counters"].get("sealed_unknown_key", 0) > 0
+
     async def stop(self) -> None:
         """End it, when nobody needs its states any more. The kernel keeps them."""
-        self._stopping = True
+        await self._leave()
+        self._restore_events()
+        for reason in (NOT_RUNNING, BULK_UPDATE, LINK_DOWN):
+            self._demote(reason, 0)
+        self._claim.release()
+
+    async def _leave(self) -> None:
+        """End the process, if there is one; it is not started again."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         process = self._process
         if process is not None:
+            self._leaving = True
+            self._ended.clear()
             process.leave()
             try:
                 async with asyncio.timeout(STOP_LIMIT_S):
@@ -89,10 +143,12 @@ class PfsyncKeeper:
             except TimeoutError:
                 LOG.error("pfsyncd did not end within %.0f s: ending it", STOP_LIMIT_S)
                 process.kill()
-        self._restore_events()
+                await self._ended.wait()
+            self._leaving = False
+        if self._config.defer:
+            self._remove_table()
 
     def _start(self) -> None:
-        self._demote(BULK_UPDATE, self._config.carp_demotion_factor)
         try:
             self._process = ChildProcess("pfsyncd", MODULE, [], self._fact, self._process_ended)
         except OSError as error:
@@ -101,38 +157,57 @@ class PfsyncKeeper:
             return
         self._started = time.monotonic()
         self._process.send(StartPfsync(self._config, self._carrying))
-        self._demote(NOT_RUNNING, 0)
+        self._lacks(NOT_RUNNING, False)
+
+    def _lacks(self, reason: str, lacks: bool) -> None:
+        """Whether the states of peers may be missing for this reason, which demotes."""
+        (self._missing.add if lacks else self._missing.discard)(reason)
+        self._demote(reason, self._config.carp_demotion_factor if lacks else 0)
 
     def _start_later(self) -> None:
-        asyncio.get_running_loop().call_later(self._delay_s, self._start_again)
+        self._again = asyncio.get_running_loop().call_later(self._delay_s, self._start_again)
         self._delay_s = min(2 * self._delay_s, RESTART_DELAY_LIMIT_S)
 
     def _start_again(self) -> None:
-        if not self._stopping:
-            self._restarts += 1
-            self._start()
+        self._again = None
+        self._restarts += 1
+        self._lacks(BULK_UPDATE, True)
+        self._start()
 
     def _process_ended(self, exit_status: int) -> None:
         self._process = None
-        if self._stopping:
+        if self._leaving:
             self._ended.set()
             return
-        LOG.error("pfsyncd ended (%s): states are not synchronised; starting it again", how_it_ended(exit_status))
-        self._demote(NOT_RUNNING, self._config.carp_demotion_factor)
+        text = f"pfsyncd ended ({how_it_ended(exit_status)}): states are not synchronised; starting it again"
+        self._publish("process", False, text, logging.ERROR)
+        self._lacks(NOT_RUNNING, True)
         if time.monotonic() - self._started > RESTART_DELAY_LIMIT_S:
             self._delay_s = RESTART_DELAY_S
         self._start_later()
 
     def _fact(self, fact: object) -> None:
         if isinstance(fact, BulkUpdateChanged):
-            LOG.info("pfsync: %s", fact.reason)
-            self._demote(BULK_UPDATE, 0 if fact.done else self._config.carp_demotion_factor)
+            self._publish("bulk update", fact.done, f"pfsync: {fact.reason}")
+            self._lacks(BULK_UPDATE, not fact.done)
         elif isinstance(fact, SyncLinkChanged):
             if fact.up:
-                LOG.info("pfsync: synchronising on %s (%s)", self._config.syncdev, self._config.transport.value)
+                transport = self._config.transport.value
+                self._publish("link", True, f"pfsync: synchronising on {self._config.syncdev} ({transport})")
             else:
-                LOG.warning("%s", fact.reason)
+                self._publish("link", False, fact.reason, logging.WARNING)
             self._demote(LINK_DOWN, 0 if fact.up else LINK_DEMOTION)
+
+    def _publish(self, part: str, ok: bool, text: str, level: int = logging.INFO) -> None:
+        """`part` of the synchronisation is as it should be, from now on, or is not."""
+        self._notices.publish("pfsync", text, level, part=part, ok=ok, reason=text.removeprefix("pfsync: "))
+
+    def _remove_table(self) -> None:
+        """Packets need not be marked any more. A pfsyncd that was not killed has done it itself."""
+        try:
+            defer.remove_table()
+        except SystemCallError as error:
+            LOG.error("pfsync: %s", error)
 
     def _enable_events(self) -> None:
         """Without events of every connection there is nothing to be told."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -13,6 +13,8 @@ from carpd.carp.announce import answering_mac
 from carpd.carp.balancing import shared_mac
 from carpd.carp.status import HostStatus, InterfaceStatus
 from carpd.config.model import VirtualHostConfig
+from carpd.runtime.demotions import Demotion
+from carpd.runtime.lateness import BOUNDS_NS, Lateness
 from carpd.units import SECOND
 from carpd.wire.carp import virtual_mac
 from carpd.wire.ethernet import format_mac
@@ -107,7 +109,75 @@ def interfaces(statuses: Iterable[InterfaceStatus]) -> list[dict[str, Any]]:
     return [{"name": s.interface, "up": s.up, "counters": asdict(s.counters)} for s in statuses]
 
 
+def lateness(late: Lateness) -> dict[str, Any]:
+    """The `lateness` element: how many timers of elections were late by up to each bound, and by more than the last."""
+    return {
+        "bounds_s": [bound / SECOND for bound in BOUNDS_NS],
+        "counts": list(late.counts),
+        "sum_s": late.sum_ns / SECOND,
+    }
+
+
+def groups(
+    configs: Iterable[VirtualHostConfig],
+    statuses: Mapping[str, HostStatus],
+    wished: Callable[[str], Iterable[Demotion]],
+) -> list[dict[str, Any]]:
+    """The `groups` element: who is in each, and what demotes it; `wished` is what the supervisor wants of that."""
+    members: dict[str, list[VirtualHostConfig]] = {}
+    for config in configs:
+        members.setdefault(config.group, []).append(config)
+    return [
+        {
+            "name": name,
+            "virtual_hosts": list(dict.fromkeys(host.virtual_host for host in hosts)),
+            **_demotion(next((statuses[h.name] for h in hosts if h.name in statuses), None), list(wished(name))),
+        }
+        for name, hosts in members.items()
+    ]
+
+
+def _demotion(status: HostStatus | None, wished: list[Demotion]) -> dict[str, Any]:
+    """As the election process reports it; what it will be told of, while there is none."""
+    amounts = status.demotion_reasons if status else {demotion.reason: demotion.amount for demotion in wished}
+    until = {demotion.reason: demotion.until_s for demotion in wished}
+    return {
+        "demotion": sum(amounts.values()),
+        "reasons": [
+            {"reason": reason, "amount": amount, "until": _iso(end) if (end := until.get(reason)) else None}
+            for reason, amount in amounts.items()
+        ],
+    }
+
+
+def state_event(config: VirtualHostConfig, described: Mapping[str, Any]) -> dict[str, Any]:
+    """What a monitor begins with: as a notice of a change to the present state, from none.
+
+    `described` is the element of `virtual_hosts`.
+    """
+    state, reason = described["state"], described["reason"] or described["waits_for"]
+    where = f"{config.name} (vhid {config.vhid} on {config.interface})"
+    return {
+        "time": _iso(time.time()),
+        "kind": "state",
+        "text": f"{where}: {state}" + (f" ({reason})" if reason else ""),
+        "name": config.name,
+        "virtual_host": config.virtual_host,
+        "vhid": config.vhid,
+        "interface": config.interface,
+        "group": config.group,
+        "old": None,
+        "new": state,
+        "reason": reason,
+        "since": described["since"],
+    }
+
+
 def _utc(monotonic_ns: int) -> str:
-    """A time of the monotonic clock as ISO 8601 in UTC, to the millisecond."""
-    wall = time.time() - (time.monotonic_ns() - monotonic_ns) / SECOND
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """A time of the monotonic clock in UTC."""
+    return _iso(time.time() - (time.monotonic_ns() - monotonic_ns) / SECOND)
+
+
+def _iso(time_s: float) -> str:
+    """A time of the system's clock as ISO 8601 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

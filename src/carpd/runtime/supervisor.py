@@ -10,42 +10,48 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import time
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Collection, Sequence, Set
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from carpd import __version__
 from carpd.config.model import Config, PfsyncConfig
-from carpd.config.parse import load
-from carpd.config.problems import Severity
-from carpd.control.server import Access, Command, ControlServer
-from carpd.effects import DemotionChanged, SharingChanged, StateChanged
+from carpd.control.server import ControlServer, Groups
+from carpd.effects import DemotionChanged, PeerLeftBehind, SharingChanged, StateChanged
 from carpd.errors import CarpdError
-from carpd.events import CarpState, Configure, HostPrepared, SetDemotion, Shutdown
+from carpd.events import CarpState, Configure, ForceState, HostPrepared, SetDemotion, Shutdown
 from carpd.linux import privileges
+from carpd.runtime import configuration
 from carpd.runtime.child_process import how_it_ended
+from carpd.runtime.claim import CARPD, Claim
 from carpd.runtime.commands import Commands
+from carpd.runtime.configuration import ConfigurationFile
+from carpd.runtime.demotions import Demotions
 from carpd.runtime.election_process import ElectionProcess
+from carpd.runtime.hooks import Hooks
 from carpd.runtime.interface_keeper import InterfaceKeeper
 from carpd.runtime.logs import LOG, start_logging
+from carpd.runtime.metrics_server import MetricsServer
 from carpd.runtime.notices import Notices
 from carpd.runtime.pfsync_keeper import PfsyncKeeper
-from carpd.runtime.preparation import own_addresses_by_interface
+from carpd.runtime.readiness import Readiness, ServiceManager, Summary
+from carpd.runtime.reload import Reloader
+from carpd.runtime.sync_supervisor import SyncSupervisor
 from carpd.trace.recording import START
+
+SUCCESSORS_LIMIT_S, SUCCESSORS_LOOK_S = 0.5, 0.005
+"""How long masters that are to leave are waited for, which takes a tenth of a second without successors; and between
+two looks."""
 
 RESTART_DELAY_S = 1.0
 """Between two starts of an election process that does not live that long."""
 
 SHUTDOWN_LIMIT_S = 5.0
 """How long the election process may take to bow out."""
-
-CLAIM = "carpd"
-PFSYNC_CLAIM = "pfsyncd"
-"""The abstract socket names of the daemons: whoever synchronises states has the second."""
 
 WATCH_S = 1.0
 """Between two questions to the election process."""
@@ -65,63 +71,37 @@ def run(config_file: Path, node: str | None, socket_path: Path, state_dir: Path,
 
 
 def run_pfsync(config_file: Path, node: str | None, socket_path: Path) -> int:
-    """Run state synchronisation alone, likewise. This host carries traffic whenever it comes."""
-    start_logging()
+    """Run state synchronisation alone, likewise."""
+    start_logging("pfsyncd")
     try:
-        config = _load(config_file, node)
+        file = ConfigurationFile(config_file, node, pfsync_alone=True)
+        config = _read(file)
         if config is None:
             return 3
-        if config.pfsync is None:
-            LOG.error("%s: there is no [pfsync]: write at least syncdev and secret_file below it", config_file)
-            return 3
-        with ExitStack() as held:
-            _claim(held, PFSYNC_CLAIM)
-            socket_path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            return asyncio.run(_run_pfsync(config.node, config.pfsync, socket_path))
+        socket_path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return asyncio.run(SyncSupervisor(config, file, socket_path).run())
     except (CarpdError, OSError) as error:
         LOG.error("%s", error)
         return 1
 
 
 def _run(config_file: Path, node: str | None, socket_path: Path, state_dir: Path, record: Path | None) -> int:
-    config = _load(config_file, node)
+    file = ConfigurationFile(config_file, node)
+    config = _read(file)
     if config is None:
         return 3
-    if not config.virtual_hosts:
-        LOG.error("%s: there is no [carp.NAME]: for state synchronisation alone run pfsyncd", config_file)
-        return 3
     with ExitStack() as held:
-        _claim(held, CLAIM)
-        if config.pfsync:
-            _claim(held, PFSYNC_CLAIM)
+        held.enter_context(Claim(CARPD))
         state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         recording = held.enter_context(_recording(record)) if record else None
-        return asyncio.run(Supervisor(config, socket_path, state_dir, recording).run())
+        return asyncio.run(Supervisor(config, file, socket_path, state_dir, recording).run())
 
 
-def _load(config_file: Path, node: str | None) -> Config | None:
-    """The configuration, or None if the log says what is wrong with it. Raise CarpdError without capabilities."""
-    loaded = load(config_file, node, own_addresses_by_interface())
-    for problem in loaded.problems:
-        (LOG.error if problem.severity is Severity.ERROR else LOG.warning)("%s", problem)
-    sharing = loaded.config is not None and any(host.balancing for host in loaded.config.virtual_hosts)
-    missing = privileges.missing_capabilities(bpf=sharing)
-    if loaded.config is not None and missing:
-        raise CarpdError(f"missing capabilities: {', '.join(missing)}: be root, or let the service manager grant them")
+def _read(file: ConfigurationFile) -> Config | None:
+    """The configuration, or None if the log says what is wrong with it. Raise CarpdError."""
+    loaded = file.read()
+    configuration.log(loaded.problems)
     return loaded.config
-
-
-def _claim(held: ExitStack, name: str) -> None:
-    """Be the only daemon of this network namespace: what is left behind in it is then a dead one's. Raise CarpdError.
-
-    Abstract socket names belong to the namespace, and are free again when their owner is gone.
-    """
-    claim = held.enter_context(socket.socket(socket.AF_UNIX))
-    try:
-        claim.bind(f"\0{name}")
-    except OSError as error:
-        raise CarpdError(f"another {name} is running in this network namespace (see `ss -xlp`)") from error
-    claim.listen()
 
 
 def _recording(path: Path) -> TextIO:
@@ -140,20 +120,32 @@ class _Run:
 class Supervisor:
     """One node's daemon, less the elections."""
 
-    def __init__(self, config: Config, socket_path: Path, state_dir: Path, recording: TextIO | None) -> None:
+    def __init__(
+        self, config: Config, file: ConfigurationFile, socket_path: Path, state_dir: Path, recording: TextIO | None
+    ) -> None:
         self.config = config
         self.notices = Notices()
+        self.reloader = Reloader(self, file.of(config.node).read)
+        self.summary = Summary(lambda: self.config.virtual_hosts)
+        self.readiness = Readiness(ServiceManager.of_environment())
+        for hear in (self.summary.hear, self.readiness.hear):
+            self.notices.subscribe(hear)
         self.started = time.monotonic()
         self.restarts = 0
         """Of the election process."""
+        self.demotions = Demotions(lambda: {host.group for host in self.config.virtual_hosts}, self.tell)
         self.interfaces = InterfaceKeeper(config.virtual_hosts, state_dir, self._tell_prepared)
-        self.pfsync = PfsyncKeeper(config.pfsync, self._demote_all) if config.pfsync else None
+        self.pfsync = self._keeper(config.pfsync) if config.pfsync else None
+        self.hooks = Hooks(self.notices)
+        self.hooks.configure(config.hooks, config.virtual_hosts)
+        commands = Commands(self, file)
+        self.metrics = MetricsServer(self.notices, lambda: commands.status({}), self.hooks.results)
         self._recording = recording
         self._by_name = {host.name: host for host in config.virtual_hosts}
-        self._control = ControlServer(socket_path, Commands(self).table())
-        self._demotions: dict[str, int] = {}
-        """What demotes every group, by reason: an election process that is started again must know."""
+        self._control = ControlServer(socket_path, commands.table(), Groups.of(config.control))
         self._masters: set[str] = set()
+        self._left_behind: set[tuple[str, str]] = set()
+        """Virtual hosts, and peers that have their former settings: who was told of since the last change."""
         self._run: _Run | None = None
         self._stopping = False
         self._finished = asyncio.Event()
@@ -169,6 +161,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self.reloader.hang_up)
         hosts = ", ".join(self._by_name)
         LOG.info("carpd %s, node %s: virtual hosts %s", __version__, self.config.node, hosts)
         reason = privileges.keep_capabilities_for_children()
@@ -177,6 +170,7 @@ class Supervisor:
         self.interfaces.clean_left_behind()
         try:
             await self._control.start()
+            await self.metrics.configure(self.config.metrics)
             self._start_election()
             if self.pfsync:
                 self.pfsync.start(carrying=False)
@@ -184,13 +178,120 @@ class Supervisor:
             watch = asyncio.create_task(self._watch_election())
             await self._finished.wait()
             watch.cancel()
+            await self.reloader.stop()
             if self.pfsync:  # until now it told the successor of every connection
                 await self.pfsync.stop()
         finally:
             await self._control.stop()
+            await self.metrics.stop()
             self.interfaces.undo()
+            await self.hooks.stop()  # they have been told of what became of it
         LOG.info("stopped")
         return 0
+
+    # Changes of the configuration
+
+    async def change(self, new: Config) -> Sequence[str]:
+        """Go over to another configuration while all goes on. Raise CarpdError if nothing was changed.
+
+        What stays is never given up, by this order:
+
+        1. Whoever may refuse is asked before anything has changed.
+        2. Gates serve old and new addresses, with the longer leases: an address is guarded before it is there, and a
+           lease has grown before the election process advertises more rarely.
+        3. Masters that are to leave call their successors, and answer until these are heard.
+        4. The election process changes, as a whole. Its answer to a question comes behind all that follows from it:
+           then nothing of those that left is advertised, answered or held.
+        5. Their devices are deleted; gates forget what nobody has any more, and shorter leases begin, as advertisements
+           come more often by now; new devices are made behind gates that stand.
+        6. What only watches or serves: pfsyncd, hooks, metrics, the control socket.
+
+        An election process that ends meanwhile is silenced, and started with the configuration of 4.
+        Return what the kernel refused, a line each: it is tried again.
+        """
+        self._go_on()
+        groups = Groups.of(new.control)
+        added = self._keeper(new.pfsync) if new.pfsync and not self.pfsync else None
+        try:
+            self.interfaces.begin_change(new.virtual_hosts)
+        except CarpdError:
+            if added:
+                await added.stop()
+            raise
+        by_name = {host.name: host for host in new.virtual_hosts}
+        await self._call_successors(
+            {name for name, old in self._by_name.items() if name not in by_name or by_name[name].is_another_than(old)}
+        )
+        self._go_on()
+        self.config = new
+        self._by_name = by_name | self._by_name  # who leaves has a last word
+        self._left_behind.clear()
+        self._configure_election()
+        await self._election_has_done_it()
+        self._go_on()
+        self._by_name = by_name
+        failures = self.interfaces.end_change(new.virtual_hosts)
+        self._control.groups = groups
+        self.hooks.configure(new.hooks, new.virtual_hosts)
+        await self.metrics.configure(new.metrics)
+        await self._change_pfsync(new.pfsync, added)
+        return failures
+
+    def _go_on(self) -> None:
+        """Raise CarpdError at the end of the daemon: everything is about to be put back."""
+        if self._stopping:
+            raise CarpdError("carpd is about to end")
+
+    async def _call_successors(self, leaving: Set[str]) -> None:
+        """Let those of them that are masters leave as in a planned move; without a successor they don't wait for it."""
+        for name in leaving & self._masters:
+            self.tell(ForceState(name, CarpState.BACKUP))
+        limit = time.monotonic() + SUCCESSORS_LIMIT_S
+        while leaving & self._masters and time.monotonic() < limit:
+            await asyncio.sleep(SUCCESSORS_LOOK_S)
+
+    async def _election_has_done_it(self) -> None:
+        """Wait until the election process has performed what it was told; or has ended, and what it did is undone."""
+        while (run := self._run) is not None:
+            with suppress(TimeoutError):
+                await run.process.status([], [])
+                return
+            if run is not self._run:
+                return
+
+    def _keeper(self, config: PfsyncConfig) -> PfsyncKeeper:
+        """Raise CarpdError if somebody else synchronises states here."""
+        return PfsyncKeeper(config, self.demotions.demote_all, self.notices)
+
+    async def _change_pfsync(self, config: PfsyncConfig | None, added: PfsyncKeeper | None) -> None:
+        if added:
+            self.pfsync = added
+            added.start(carrying=bool(self._masters))
+        elif self.pfsync and config:
+            await self.pfsync.reconfigure(config)
+        elif self.pfsync:
+            removed, self.pfsync = self.pfsync, None
+            await removed.stop()
+
+    def is_master(self, name: str) -> bool:
+        """Whether this host is master of a virtual host."""
+        return name in self._masters
+
+    async def heard_ns(self, name: str) -> int | None:
+        """When a virtual host last believed a peer's advertisement; None: not since it began, or it is master."""
+        with suppress(TimeoutError):
+            for report in await self.election.status([name], []) if self.election else ():
+                for host in report.hosts:
+                    return host.heard.time_ns if host.heard else None
+        return None
+
+    async def hears_sync_peers(self) -> bool:
+        """Whether pfsync hears any."""
+        return bool(self.pfsync and await self.pfsync.peers())
+
+    async def refuses_sync_peers(self) -> bool:
+        """Whether pfsync hears nobody but those who have another secret."""
+        return bool(self.pfsync and await self.pfsync.hears_strangers_alone())
 
     # The election process
 
@@ -199,16 +300,17 @@ class Supervisor:
             print(START, file=self._recording)
         process = ElectionProcess(self._fact, self._election_ended, self._recording)
         self._run = _Run(process)
-        process.send(Configure(self.config.virtual_hosts, secrets.randbits(64)))
-        for reason, amount in self._demotions.items():
-            self._demote_all(reason, amount)
+        self._configure_election()
 
-    def _demote_all(self, reason: str, amount: int) -> None:
-        """Demote every redundancy group for this reason."""
-        self._demotions[reason] = amount
+    def _configure_election(self) -> None:
+        """Tell it the present configuration, and what demotes its groups."""
+        self.tell(Configure(self.config.virtual_hosts, secrets.randbits(64)))
+        self.demotions.tell_all()
+
+    def tell(self, event: Configure | ForceState | SetDemotion) -> None:
+        """An operator's wish, or what follows from the state of this host. Without an election process it is lost."""
         if self._run is not None:
-            for group in sorted({host.group for host in self.config.virtual_hosts}):
-                self._run.process.send(SetDemotion(group, reason, amount))
+            self._run.process.send(event)
 
     def _note_master(self, fact: StateChanged) -> None:
         """Whether this host carries traffic is what pfsyncd needs to know, and whether its share has changed."""
@@ -224,7 +326,8 @@ class Supervisor:
             self._finished.set()
             return
         how = how_it_ended(exit_status)
-        LOG.error("the election process ended (%s): every virtual host is silent; starting it again", how)
+        text = f"the election process ended ({how}): every virtual host is silent; starting it again"
+        self.notices.publish("election", text, logging.ERROR, how=how)
         self.restarts += 1
         self._masters.clear()
         if self.pfsync:
@@ -250,11 +353,11 @@ class Supervisor:
         """A process that hangs is silent, by its lease, and its peers take over. It is ended, and started again."""
         silences = 0
         while True:
-            await asyncio.sleep(WATCH_S)
             run = self._run
             try:
                 if run is not None:
                     await run.process.status([], [])
+                    self.readiness.answers(self.summary.line())
                 silences = 0
             except TimeoutError:
                 silences += 1
@@ -262,6 +365,7 @@ class Supervisor:
                 LOG.error("the election process %d does not answer: ending it", run.process.pid)
                 run.process.kill()
                 silences = 0
+            await asyncio.sleep(self.readiness.interval_s(WATCH_S))
 
     def _fact(self, fact: object) -> None:
         if isinstance(fact, StateChanged):
@@ -286,16 +390,30 @@ class Supervisor:
             text = f"{fact.virtual_host}: {'' if fact.present else 'no longer: '}{fact.finding}"
             about = {"virtual_host": fact.virtual_host, "finding": fact.finding, "present": fact.present}
             self.notices.publish("sharing", text, logging.WARNING, **about)
+        elif isinstance(fact, PeerLeftBehind):
+            self._peer_left_behind(fact)
         elif isinstance(fact, DemotionChanged):
             how = "demoted" if fact.new > fact.old else "promoted"
             text = f"group {fact.group}: {how} from {fact.old} to {fact.new} ({fact.reason})"
             about = {"group": fact.group, "old": fact.old, "new": fact.new, "reason": fact.reason}
             self.notices.publish("demotion", text, logging.WARNING, **about)
 
+    def _peer_left_behind(self, fact: PeerLeftBehind) -> None:
+        """It is repeated as long as it lasts: the log has it once after each change."""
+        source = str(ip_address(fact.source))
+        if (fact.host, source) not in self._left_behind:
+            self._left_behind.add((fact.host, source))
+            text = f"{fact.host}: {source} has its former vhid, password or addresses: change it there, too"
+            host = self._by_name[fact.host]
+            about = {"name": host.name, "virtual_host": host.virtual_host, "group": host.group, "source": source}
+            self.notices.publish("left behind", text, logging.WARNING, **about)
+        self.reloader.left_behind(fact)
+
     def _stop(self, number: int) -> None:
         if self._stopping:
             return
         self._stopping = True
+        self.readiness.stopping()
         self.interfaces.stop()
         LOG.info("%s: leaving", signal.Signals(number).name)
         if self._run is None:
@@ -313,28 +431,3 @@ class Supervisor:
         if self._run is not None:
             for name in names:
                 self._run.process.send(HostPrepared(name))
-
-
-async def _run_pfsync(node: str, config: PfsyncConfig, socket_path: Path) -> int:
-    """From the start of pfsyncd to SIGTERM or SIGINT. Raise OSError if it can't begin."""
-    loop = asyncio.get_running_loop()
-    finished = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, finished.set)
-    LOG.info("pfsyncd %s, node %s", __version__, node)
-    keeper = PfsyncKeeper(config, lambda reason, amount: None)
-
-    async def status(_request: dict[str, Any]) -> dict[str, Any]:
-        about = {"node": node, "version": __version__, "pid": os.getpid(), "virtual_hosts": [], "interfaces": []}
-        return about | {"pfsync": await keeper.status()}
-
-    control = ControlServer(socket_path, {"status": Command(Access.READ, status)})
-    try:
-        await control.start()
-        keeper.start(carrying=True)
-        await finished.wait()
-    finally:
-        await keeper.stop()
-        await control.stop()
-    LOG.info("stopped")
-    return 0
