@@ -60,13 +60,15 @@ class ManyCarp:
     name = "carpd"
 
     def start(self, firewall: Firewall, size: Size) -> None:
-        tables = [
+        self._last = Carpd(firewall, self.configuration(firewall, size))
+        self._last.start()
+
+    def configuration(self, firewall: Firewall, size: Size) -> str:
+        return "".join(
             f'[carp.v{i}-{vhid}]\ninterface = "eth{i}"\nvhid = {vhid}\naddresses = ["{address}/16"]\n'
             f'password_file = "password"\npreempt = true\n[node.fw-b.carp.v{i}-{vhid}]\nadvskew = 100\n'
             for i, vhid, address in size.virtual_hosts()
-        ]
-        self._last = Carpd(firewall, "".join(tables))
-        self._last.start()
+        )
 
     def listens(self, size: Size) -> bool:
         return list(self._last.states().values()) == ["BACKUP"] * size.hosts

@@ -74,8 +74,8 @@ class Network:
         self._ports: dict[str, list[Port]] = {}
         self.a, self.b = (self._firewall(name, number, switches) for number, name in ((2, "fw-a"), (3, "fw-b")))
         self._observers = [Observer(lab, switch, f"observer{i}") for i, switch in enumerate(switches)]
-        self.advertised: dict[tuple[int, int], int] = {}
-        """When each virtual host, by interface and vhid, was advertised last."""
+        self.advertised: dict[tuple[int, int], list[int]] = {}
+        """When each virtual host, by interface and vhid, was advertised."""
         self.announced: dict[str, int] = {}
         """When each address was announced first since `forget`."""
 
@@ -95,9 +95,14 @@ class Network:
         for interface, observer in enumerate(self._observers):
             advertised, announced = observer.read()
             for advertisement in advertised:
-                self.advertised[interface, advertisement.vhid] = advertisement.time_ns
+                self.advertised.setdefault((interface, advertisement.vhid), []).append(advertisement.time_ns)
             for announcement in announced:
                 self.announced.setdefault(socket.inet_ntoa(announcement.address), announcement.time_ns)
+
+    def due(self, size: Size) -> dict[str, int]:
+        """When each address must be taken over, if nobody advertises any more."""
+        self.observe()
+        return {host.address: self.advertised[host[:2]][-1] + MASTER_DOWN_NS for host in size.virtual_hosts()}
 
     def forget(self) -> None:
         self.observe()
@@ -123,11 +128,10 @@ def measure(daemon: Daemon, size: Size) -> Result:
         start_ns = max(network.announced.values()) - began
         daemon.start(network.b, size)
         wait_until(lambda: daemon.listens(size), _START_NS, f"{daemon.name}: the other is backup of {size.hosts}")
-        master, backup = _costs(network.a.node, network.b.node)
+        master, backup = costs(STEADY_S, network.a.node, network.b.node)
         network.forget()
         cut = network.cut_power(network.a)
-        network.observe()
-        due = {host.address: network.advertised[host[:2]] + MASTER_DOWN_NS for host in size.virtual_hosts()}
+        due = network.due(size)
         network.wait_announced(size, _TAKE_OVER_NS, f"{daemon.name}: all {size.hosts} are taken over")
     late = [network.announced[address] - due[address] for address in due]
     return Result(
@@ -144,15 +148,15 @@ def measure(daemon: Daemon, size: Size) -> Result:
     )
 
 
-def _costs(*nodes: Node) -> list[Cost]:
-    """Of what runs in each, over STEADY_S from now."""
+def costs(seconds: float, *nodes: Node) -> list[Cost]:
+    """Of what runs in each, from now on for so long."""
     before = [usage.cpu_s(node) for node in nodes]
-    time.sleep(STEADY_S)
-    costs = []
+    time.sleep(seconds)
+    found = []
     for node, since in zip(nodes, before, strict=True):
-        cpu = (usage.cpu_s(node) - since) / STEADY_S
-        costs.append(Cost(round(100 * cpu, 2), *(round(kib / 1024, 1) for kib in usage.memory(node))))
-    return costs
+        cpu = (usage.cpu_s(node) - since) / seconds
+        found.append(Cost(round(100 * cpu, 2), *(round(kib / 1024, 1) for kib in usage.memory(node))))
+    return found
 
 
 # The table

@@ -1,42 +1,106 @@
-"""The control socket: what is answered, what is refused with which exit status, and that no client can hurt another."""
+"""The control socket: what is answered, what is refused with which exit status, and that no client can hurt another.
+
+Who may do what is tested with a real daemon and real users, in tests/daemon/test_carpctl.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from carpd.control import client, protocol
+from carpd.config.model import ControlConfig
+from carpd.control import client, nearest, protocol
 from carpd.control.protocol import ControlError, Failure
-from carpd.control.server import CLIENT_LIMIT, Access, Command, ControlServer
+from carpd.control.server import BACKLOG_LIMIT, CLIENT_LIMIT, Access, Command, ControlServer, Groups, Peer, Tell
+from carpd.errors import CarpdError
+from carpd.lab.waiting import wait_until
+from carpd.units import SECOND
+
+LIMIT_NS = 10 * SECOND
+T = TypeVar("T")
 
 
-async def _status(request: dict[str, Any]) -> dict[str, Any]:
-    if request.get("name") == "nobody":
-        raise ControlError(Failure.NO_SUCH_HOST, "no virtual host 'nobody'")
-    return {"asked": request}
+class Server:
+    """A server in a thread of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.listeners: list[Tell] = []
+        """Those who are told without asking."""
+        self._loop = asyncio.new_event_loop()
+        self.control = ControlServer(
+            path,
+            {
+                "status": Command(Access.READ, self._status),
+                "monitor": Command(Access.READ, stream=self._monitor),
+            },
+        )
+        self._loop.run_until_complete(self.control.start())
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+    async def _status(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request.get("name") == "nobody":
+            raise ControlError(Failure.NO_SUCH_OBJECT, "no virtual host 'nobody'")
+        if request.get("name") == "defect":
+            raise ZeroDivisionError
+        return {"asked": request}
+
+    async def _monitor(self, request: dict[str, Any], tell: Tell) -> Callable[[], None]:
+        await self._status(request)
+        self.listeners.append(tell)
+        tell({"event": "hello"})
+        return lambda: self.listeners.remove(tell)
+
+    def tell_all(self, *answers: dict[str, Any]) -> None:
+        async def tell() -> None:
+            for answer in answers:
+                for listener in tuple(self.listeners):
+                    listener(answer)
+
+        self.do(tell())
+
+    def do(self, what: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(what, self._loop).result()
+
+    def close(self) -> None:
+        self.do(self.control.stop())
+        self.do(asyncio.sleep(0))  # what was cancelled ends
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        assert not self.path.exists()
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Path]:
-    """A server in a thread of its own; the path of its socket."""
-    path = tmp_path / "carpd.sock"
-    loop = asyncio.new_event_loop()
-    control = ControlServer(path, {"status": Command(Access.READ, _status)})
-    loop.run_until_complete(control.start())
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    yield path
-    asyncio.run_coroutine_threadsafe(control.stop(), loop).result()
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    assert not path.exists()
+def running(tmp_path: Path) -> Iterator[Server]:
+    running = Server(tmp_path / "carpd.sock")
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def server(running: Server) -> Path:
+    """The path of its socket."""
+    return running.path
+
+
+def connect(path: Path, request: dict[str, Any] | None = None) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(path))  # waits while others queue
+    connection.settimeout(10)
+    if request:
+        connection.sendall(protocol.encode(request))
+    return connection
 
 
 def test_answer(server: Path) -> None:
@@ -45,7 +109,12 @@ def test_answer(server: Path) -> None:
 
 @pytest.mark.parametrize(
     ("command", "name", "failure"),
-    [("status", "nobody", Failure.NO_SUCH_HOST), ("reboot", "lan", Failure.BAD_REQUEST)],
+    [
+        ("status", "nobody", Failure.NO_SUCH_OBJECT),
+        ("monitor", "nobody", Failure.NO_SUCH_OBJECT),
+        ("status", "defect", Failure.DEFECT),
+        ("statsu", "lan", Failure.BAD_REQUEST),
+    ],
 )
 def test_refused(server: Path, command: str, name: str, failure: Failure) -> None:
     with pytest.raises(ControlError) as caught:
@@ -77,9 +146,27 @@ def test_a_daemon_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monke
     assert caught.value.failure is Failure.TIMED_OUT
 
 
+def test_a_daemon_that_ends_before_it_answers(tmp_path: Path) -> None:
+    path = tmp_path / "carpd.sock"
+
+    def accept_and_end() -> None:
+        connection, _ = listener.accept()
+        connection.close()
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=accept_and_end)
+        thread.start()
+        with pytest.raises(ControlError) as caught:
+            client.request(path, "status")
+        thread.join()
+    assert caught.value.failure is Failure.UNREACHABLE
+
+
 def test_the_exit_statuses_are_distinct() -> None:
     assert len({failure.value for failure in Failure}) == len(Failure)
-    assert not {0, 1, 3} & {failure.value for failure in Failure}
+    assert not {0, 1} & {failure.value for failure in Failure}
 
 
 GARBAGE = {
@@ -112,23 +199,136 @@ def test_a_line_without_end_is_cut_off(server: Path) -> None:
     assert client.request(server, "status")
 
 
-def test_too_many_clients_are_cut_off_and_room_is_made_when_they_go(server: Path) -> None:
-    idle = []
-    for _ in range(CLIENT_LIMIT):
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(server))
-        connection.sendall(protocol.encode({"command": "status"}))
+def test_a_slow_request_is_cut_off(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "TIMEOUT_S", 0.05)
+    with connect(server) as connection:
+        connection.send(b'{"command": ')
+        assert connection.recv(100) == b""
+
+
+def test_who_does_not_read_is_cut_off(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that does not fit into the socket is not kept for ever."""
+    monkeypatch.setattr(protocol, "TIMEOUT_S", 0.05)
+    with connect(running.path, {"command": "status", "name": "x" * 60000}) as connection:
+        wait_until(lambda: bool(connection.recv(1, socket.MSG_PEEK)), LIMIT_NS, "an answer")
+        for _ in range(40):
+            try:
+                connection.sendall(protocol.encode({"command": "status", "name": "x" * 60000}))
+            except OSError:
+                break
+        wait_until(lambda: not running.control._clients, LIMIT_NS, "the end of the connection")
+    assert client.request(running.path, "status")
+
+
+def test_too_many_clients_are_told_so_and_room_is_made_when_they_go(running: Server) -> None:
+    idle = [connect(running.path, {"command": "status"}) for _ in range(CLIENT_LIMIT)]
+    for connection in idle:
         assert connection.recv(100)
-        idle.append(connection)
-    with pytest.raises(ControlError) as caught:
-        client.request(server, "status")
-    assert caught.value.failure is Failure.UNREACHABLE
+    with pytest.raises(ControlError, match="64 other connections") as caught:
+        client.request(running.path, "status")
+    assert caught.value.failure is Failure.REFUSED
     for connection in idle:
         connection.close()
-    for _ in range(100):
-        try:
-            assert client.request(server, "status")
-            return
-        except ControlError:
-            continue
-    pytest.fail("no room was made")
+    wait_until(lambda: not running.control._clients, LIMIT_NS, "room")
+    assert client.request(running.path, "status")
+
+
+def test_a_thousand_connections_at_once(running: Server) -> None:
+    """Those that are too many get a line and are closed; afterwards all is as before."""
+    crowd = [connect(running.path) for _ in range(1000)]
+    wait_until(lambda: len(running.control._clients) == CLIENT_LIMIT, LIMIT_NS, "the refusal of the others")
+    refused = 0
+    for connection in crowd:
+        connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            refused += b"REFUSED" in connection.recv(1000)
+        connection.close()
+    assert refused == 1000 - CLIENT_LIMIT
+    wait_until(lambda: not running.control._clients, LIMIT_NS, "room")
+    assert client.request(running.path, "status")
+
+
+# Streams
+
+
+def test_a_stream_goes_on_until_the_client_goes(running: Server) -> None:
+    events = client.follow(running.path, "monitor")
+    assert next(events) == {"event": "hello"}
+    running.tell_all({"event": 1}, {"event": 2})
+    assert [next(events), next(events)] == [{"event": 1}, {"event": 2}]
+    events.close()
+    wait_until(lambda: not running.listeners, LIMIT_NS, "the end of the stream")
+    running.tell_all({"event": 3})
+
+
+def test_a_stream_ends_with_the_daemon(tmp_path: Path) -> None:
+    running = Server(tmp_path / "carpd.sock")
+    events = client.follow(running.path, "monitor")
+    assert next(events) == {"event": "hello"}
+    running.close()
+    with pytest.raises(ControlError) as caught:
+        next(events)
+    assert caught.value.failure is Failure.UNREACHABLE
+    assert not running.listeners
+
+
+def test_who_reads_a_stream_too_slowly_is_cut_off_with_a_line_that_says_so(running: Server) -> None:
+    events = client.follow(running.path, "monitor")
+    assert next(events) == {"event": "hello"}
+    long = {"event": "x" * 10000}
+    for _ in range(2 * BACKLOG_LIMIT // 10000):
+        running.tell_all(long)
+    wait_until(lambda: not running.listeners, LIMIT_NS, "the end of the stream")
+    with pytest.raises(ControlError, match="cut off") as caught:
+        assert all(event == long for event in events)
+    assert caught.value.failure is Failure.TIMED_OUT
+    wait_until(lambda: not running.control._clients, LIMIT_NS, "the end of the connection")
+
+
+def test_who_reads_nothing_of_a_stream_is_cut_off(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "TIMEOUT_S", 0.05)
+    with connect(running.path, {"command": "monitor"}):
+        wait_until(lambda: bool(running.listeners), LIMIT_NS, "a stream")
+        while running.listeners:
+            running.tell_all({"event": "x" * 10000})
+        wait_until(lambda: not running.control._clients, LIMIT_NS, "the end of the connection")
+
+
+# Who may do what
+
+ROOT, OURS, OTHER = Peer(0, frozenset()), Peer(os.geteuid(), frozenset()), Peer(54321, frozenset({1, 2, 3}))
+GROUPS = {
+    "root": (Groups(), ROOT, {Access.READ, Access.CHANGE}),
+    "our own user": (Groups(), OURS, {Access.READ, Access.CHANGE}),
+    "another, without groups": (Groups(), OTHER, set()),
+    "of no such group": (Groups(read=4, change=5), OTHER, set()),
+    "of the read_group": (Groups(read=2, change=5), OTHER, {Access.READ}),
+    "of the change_group": (Groups(read=4, change=3), OTHER, {Access.READ, Access.CHANGE}),
+}
+
+
+@pytest.mark.parametrize(("groups", "peer", "allowed"), GROUPS.values(), ids=GROUPS.keys())
+def test_who_may_do_what(groups: Groups, peer: Peer, allowed: set[Access]) -> None:
+    assert {access for access in Access if groups.allow(access, peer)} == allowed
+
+
+def test_groups_by_name() -> None:
+    assert Groups.of(ControlConfig()) == Groups()
+    assert Groups.of(ControlConfig(read_group="root")) == Groups(read=0)
+    with pytest.raises(CarpdError, match="change_group: this host has no group 'no-such-group'"):
+        Groups.of(ControlConfig(change_group="no-such-group"))
+
+
+HINTS = {
+    "near": ("mastr", ["backup", "master"], "did you mean 'master'?"),
+    "in another case": ("MASTER", ["backup", "master"], "did you mean 'master'?"),
+    "known in another case": ("lan", ["LAN", "WAN"], "did you mean 'LAN'?"),
+    "far": ("xyz", ["backup", "master"], "known are backup, master"),
+    "none": ("xyz", [], "there is none"),
+    "many": ("xyz", [f"v{i}" for i in range(14)], "known are " + ", ".join(f"v{i}" for i in range(12)) + " and 2 more"),
+}
+
+
+@pytest.mark.parametrize(("word", "known", "hint"), HINTS.values(), ids=HINTS.keys())
+def test_hints(word: str, known: list[str], hint: str) -> None:
+    assert nearest.hint(word, known) == hint

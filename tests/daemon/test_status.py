@@ -10,18 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from carpd.cli import statistics
+from tests.cli import daemon as invented
 from tests.daemon.carpd import FAST, SLOWER, Carpd, virtual_host
 from tests.daemon.segment import ADDRESSES, Segment
 from tests.daemon.unprivileged import run_as_nobody
 
 CARPCTL = (sys.executable, "-m", "carpd.cli.carpctl")
-
-STATUS_KEYS = {"node", "version", "pid", "uptime_s", "election", "virtual_hosts", "interfaces"}
-HOST_KEYS = {
-    *("name", "interface", "device", "vhid", "addresses", "mac", "group", "preempt", "peers", "advbase", "advskew"),
-    *("master_down_s", "state", "since", "reason", "waits_for", "advskew_sent", "demotion", "demotion_reasons"),
-    *("master", "counters"),
-}
 
 
 def carpctl(*arguments: object, program: Sequence[str] = CARPCTL) -> subprocess.CompletedProcess[str]:
@@ -45,7 +40,8 @@ def test_what_it_says(pair: tuple[Carpd, Carpd]) -> None:
     a, b = pair
     table = carpctl("status", "--socket", a.socket)
     assert (table.returncode, table.stderr) == (0, "")
-    heading, lan, dmz, *below = table.stdout.splitlines()
+    headline, heading, lan, dmz, *below = table.stdout.splitlines()
+    assert headline == "a: MASTER of lan; INIT of dmz; dmz demoted by 1 (link of eth9 is down)"
     assert heading.split()[:3] == ["NAME", "STATE", "SINCE"]
     assert lan.split()[:2] == ["lan", "MASTER"]
     assert dmz.split()[:2] == ["dmz", "INIT"]
@@ -57,16 +53,19 @@ def test_what_it_says(pair: tuple[Carpd, Carpd]) -> None:
     assert "dmz" not in full.stdout
 
     document = json.loads(carpctl("status", "--json", "--socket", b.socket).stdout)
-    assert document.keys() >= STATUS_KEYS
+    assert document.keys() == invented.status().keys()
     assert document["node"] == "b"
     (host,) = document["virtual_hosts"]
-    assert host.keys() >= HOST_KEYS
+    assert host.keys() == invented.host("lan").keys()
+    assert host["counters"].keys() == statistics.CARP.keys()
     assert host["state"] == "BACKUP"
     assert host["mac"] == "00:00:5e:00:01:07"
     assert (host["master"]["advbase"], host["master"]["advskew"]) == (FAST["advbase"], FAST["advskew"])
     assert host["counters"]["ipackets"] > 0
     assert host["counters"]["ipackets6"] > 0
     assert [interface["name"] for interface in document["interfaces"]] == ["eth1"]
+    assert document["groups"] == [{"name": "carp", "virtual_hosts": ["lan"], "demotion": 0, "reasons": []}]
+    assert document["groups"][0].keys() == invented.group("carp").keys()
 
     one = json.loads(carpctl("status", "dmz", "--json", "--socket", a.socket).stdout)
     assert [host["name"] for host in one["virtual_hosts"]] == ["dmz"]
@@ -80,7 +79,8 @@ def test_failures(pair: tuple[Carpd, Carpd], tmp_path: Path) -> None:
     nobody = run_as_nobody(b.node.directory, "carpd.cli.carpctl")
     b.stop()
     for done, exit_status, line in (
-        (carpctl("status", "wan", "--socket", a.socket), 6, "no virtual host 'wan': this node has lan, dmz"),
+        (carpctl("status", "lam", "--socket", a.socket), 6, "no virtual host 'lam': did you mean 'lan'?"),
+        (carpctl("status", "core", "--socket", a.socket), 6, "no virtual host 'core': this node has lan, dmz"),
         (carpctl("status", "--socket", a.socket, program=nobody), 5, "permission denied"),
         (carpctl("status", "--socket", b.socket), 4, "carpd is not running here"),
         (carpctl("status", "--socket", tmp_path), 4, "carpd is not running here"),

@@ -14,19 +14,24 @@ DEFAULT_CONFIG = Path("/etc/carpd/carpd.toml")
 DEFAULT_STATE_DIR = Path("/run/carpd")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0 after SIGTERM, 1 for a failure (see the log), 2 for wrong usage, 3 for the configuration."""
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
     parser = argparse.ArgumentParser(prog="carpd", description="CARP for Linux: hosts share addresses and fail over.")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--check", type=Path, metavar="FILE", help="say what is wrong with a configuration, and end")
-    parser.add_argument("--node", help="which [node.NAME] we are (default: the host name)")
-    parser.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, help="for carpctl (default: %(default)s)")
+    parser.add_argument("--node", metavar="NAME", help="which [node.NAME] we are (default: the host name)")
+    parser.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH", help="for carpctl (default: %(default)s)")
     parser.add_argument("--state-dir", type=Path, default=DEFAULT_STATE_DIR, metavar="DIR", help="default: %(default)s")
     parser.add_argument(
         "--record", type=Path, metavar="FILE", help="write down every event, passwords included, for carpctl replay"
     )
     parser.add_argument("--version", action="version", version=f"carpd {__version__}")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status: 0 after SIGTERM, 1 for a failure (see the log), 2 for wrong usage, 3 for the configuration."""
+    args = parser().parse_args(argv)
     if args.check is not None:
         from carpd.cli.check import check
         from carpd.runtime.preparation import own_addresses_by_interface

@@ -1,19 +1,24 @@
 """How `carpctl` and the daemon speak: one JSON object a line, a request and its answer, over a Unix socket.
 
 {"command": "status", "name": "lan"}     ->  {"ok": {...}}
-                                         or  {"error": "no_such_host", "message": "..."}
+                                         or  {"error": "NO_SUCH_OBJECT", "message": "..."}
+
+A few commands ("monitor") answer with one such line after the other, until the client goes. The client is to start
+quickly: it needs this file, and what this file imports.
 """
 
 from __future__ import annotations
 
 import enum
 import json
-from pathlib import Path
-from typing import Any
 
 from carpd.errors import CarpdError, DecodeError
 
-DEFAULT_SOCKET = Path("/run/carpd/carpd.sock")
+TYPE_CHECKING = False  # `typing` would be a tenth of the client's time
+if TYPE_CHECKING:
+    from typing import Any
+
+DEFAULT_SOCKET = "/run/carpd/carpd.sock"
 
 LINE_LIMIT = 64 << 10
 """Bytes of a request; an answer may be as long as it has to be."""
@@ -23,13 +28,27 @@ TIMEOUT_S = 5.0
 
 
 class Failure(enum.Enum):
-    """Why a command failed; the value is `carpctl`'s exit status."""
+    """Why a command failed; the value is `carpctl`'s exit status.
+
+    0 is success; 1 the answer "no" (is-master), or a file or a demonstration with which something is wrong.
+    """
 
     BAD_REQUEST = 2
+    """Wrong usage: an unknown command, option or value."""
+    CONFIGURATION = 3
+    """The configuration is wrong, and nothing was changed."""
     UNREACHABLE = 4
+    """The daemon does not run, or has ended."""
     FORBIDDEN = 5
-    NO_SUCH_HOST = 6
+    """For root, and the groups that [control] names."""
+    NO_SUCH_OBJECT = 6
+    """No such virtual host, group or whatever was named."""
     TIMED_OUT = 7
+    """There was no answer in time, or the client did not read it in time."""
+    REFUSED = 8
+    """It can't be done as things are: the message says why."""
+    DEFECT = 9
+    """The daemon met an error of its own, which is in its log."""
 
 
 class ControlError(CarpdError):

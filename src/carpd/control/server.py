@@ -1,6 +1,7 @@
 """The daemon's end of the control socket: bounded in clients, bytes and time, so that no client can hold it up.
 
-Anybody may connect; who may ask and who may change is decided by the credentials that the kernel tells of the peer.
+Anybody may connect; who may ask and who may change is decided by the credentials that the kernel tells of the peer. Who
+may do neither is told so, and cut off at once; of the others each user has a number of connections of his own.
 """
 
 from __future__ import annotations
@@ -8,20 +9,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import grp
+import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from carpd.config.model import ControlConfig
 from carpd.control import protocol
+from carpd.control.nearest import hint
 from carpd.control.protocol import ControlError, Failure
-from carpd.errors import DecodeError
+from carpd.errors import CarpdError, DecodeError
 
 CLIENT_LIMIT = 64
+"""Connections of a user at a time."""
 
+BACKLOG_LIMIT = 2 << 20
+"""Bytes that a client may leave unread of what it is told without asking: some 5000 notices."""
+
+_LOG = logging.getLogger("carpd")
 _SO_PEERGROUPS = 59
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: process, user, group
 _GROUPS_SIZE = 1024  # as much as Python asks the kernel for: 256 groups
@@ -29,8 +39,11 @@ _GROUPS_SIZE = 1024  # as much as Python asks the kernel for: 256 groups
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 """Performs one command with the request's other fields. May raise ControlError."""
 
-Stream = Callable[[dict[str, Any]], AsyncIterator[dict[str, Any]]]
-"""Likewise, with one answer after the other until the client goes."""
+Tell = Callable[[dict[str, Any]], None]
+"""Sends one more answer. It never waits: who does not read is cut off."""
+
+Stream = Callable[[dict[str, Any], Tell], Awaitable[Callable[[], None]]]
+"""Likewise begins to tell; what it returns ends that, and is called when the client has gone."""
 
 
 class Access(enum.Enum):
@@ -49,6 +62,13 @@ class Command:
     stream: Stream | None = None
 
 
+class Peer(NamedTuple):
+    """Who is at the other end."""
+
+    user: int
+    groups: frozenset[int]
+
+
 @dataclass(frozen=True, slots=True)
 class Groups:
     """The ids of the groups whose members may do what root may; None: nobody else."""
@@ -56,10 +76,15 @@ class Groups:
     read: int | None = None
     change: int | None = None
 
-    def allow(self, access: Access, user: int, groups: Collection[int]) -> bool:
-        if user in (0, os.geteuid()) or self.change in groups:
+    @classmethod
+    def of(cls, config: ControlConfig) -> Groups:
+        """Raise CarpdError if this host has no such group."""
+        return cls(_group("read_group", config.read_group), _group("change_group", config.change_group))
+
+    def allow(self, access: Access, peer: Peer) -> bool:
+        if peer.user in (0, os.geteuid()) or self.change in peer.groups:
             return True
-        return access is Access.READ and self.read in groups
+        return access is Access.READ and self.read in peer.groups
 
 
 class ControlServer:
@@ -69,7 +94,8 @@ class ControlServer:
         self.groups = groups or Groups()
         self._path = path
         self._commands = commands
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients: dict[asyncio.Task[None], int] = {}
+        """Whose they are."""
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -91,77 +117,120 @@ class ControlServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None, "a connection is served by a task"
-        self._clients.add(task)
         try:
-            if len(self._clients) <= CLIENT_LIMIT:
-                await self._answer(reader, writer)
-        except (TimeoutError, OSError, ValueError, asyncio.CancelledError):
-            pass  # slow, gone, a line without end, or our own end: cut off, nobody else is hurt
-        finally:
-            self._clients.discard(task)
-            with contextlib.suppress(OSError):
+            peer = _peer(writer.get_extra_info("socket"))
+            self._clients[task] = peer.user
+            try:
+                self._admit(peer)
+                await self._answer(reader, writer, peer)
+            except ControlError as error:
+                writer.write(protocol.encode(protocol.refusal(error)))
+            async with asyncio.timeout(protocol.TIMEOUT_S):
                 writer.close()
+                await writer.wait_closed()
+        except (TimeoutError, OSError, ValueError, asyncio.CancelledError):
+            # Slow, gone, a line without end, or our own end: cut off, with what is unread; nobody else is hurt.
+            writer.transport.abort()
+        finally:
+            self._clients.pop(task, None)
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _admit(self, peer: Peer) -> None:
+        """Raise ControlError for whom we don't listen to."""
+        if not self.groups.allow(Access.READ, peer):
+            raise ControlError(Failure.FORBIDDEN, f"permission denied: carpd listens to {_who(Access.READ)}")
+        if list(self._clients.values()).count(peer.user) > CLIENT_LIMIT:
+            raise ControlError(Failure.REFUSED, f"user {peer.user} has {CLIENT_LIMIT} other connections: end some")
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
+        """Line by line, until the client goes, or to the end of a stream."""
+        follower = _Follower(reader, writer)
         while True:
             async with asyncio.timeout(protocol.TIMEOUT_S):
                 line = await reader.readline()
             if not line:
                 return
-            try:
-                fields = protocol.decode(line)
-                command = self._command(fields, writer)
-                if command.stream is not None:
-                    await self._follow(command.stream(fields), reader, writer)
-                    return
-                assert command.handler is not None, "a command has a handler or a stream"
-                reply = protocol.answer(await command.handler(fields))
-            except ControlError as error:
-                reply = protocol.refusal(error)
-            except DecodeError as error:
-                reply = protocol.refusal(ControlError(Failure.BAD_REQUEST, str(error)))
-            await self._send(writer, reply)
+            outcome = await self._perform(line, peer, follower.tell)
+            if not isinstance(outcome, dict):
+                await follower.wait(outcome)
+                return
+            async with asyncio.timeout(protocol.TIMEOUT_S):
+                writer.write(protocol.encode(outcome))
+                await writer.drain()
 
-    async def _follow(
-        self, answers: AsyncIterator[dict[str, Any]], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        """Send answer after answer until the client goes, or reads too slowly."""
-        gone = asyncio.ensure_future(reader.read(1))
+    async def _perform(self, line: bytes, peer: Peer, tell: Tell) -> dict[str, Any] | Callable[[], None]:
+        """The reply to a request; or, if it is answered by a stream, what ends that."""
         try:
-            while True:
-                following = asyncio.ensure_future(anext(answers, None))
-                await asyncio.wait((gone, following), return_when=asyncio.FIRST_COMPLETED)
-                if not following.done():
-                    following.cancel()
-                    return
-                answer = following.result()
-                if answer is None:
-                    return
-                await self._send(writer, protocol.answer(answer))
-        finally:
-            gone.cancel()
+            fields = protocol.decode(line)
+            command = self._command(fields, peer)
+            if command.stream is not None:
+                return await command.stream(fields, tell)
+            assert command.handler is not None, "a command has a handler or a stream"
+            return protocol.answer(await command.handler(fields))
+        except ControlError as error:
+            return protocol.refusal(error)
+        except DecodeError as error:
+            return protocol.refusal(ControlError(Failure.BAD_REQUEST, str(error)))
+        except Exception:  # a defect of a command: it concerns nobody else
+            _LOG.exception("control: a request met an error of carpd itself: %.200r", line)
+            return protocol.refusal(ControlError(Failure.DEFECT, "carpd met an error of its own: see its log"))
 
-    async def _send(self, writer: asyncio.StreamWriter, reply: dict[str, Any]) -> None:
-        async with asyncio.timeout(protocol.TIMEOUT_S):
-            writer.write(protocol.encode(reply))
-            await writer.drain()
-
-    def _command(self, fields: dict[str, Any], writer: asyncio.StreamWriter) -> Command:
+    def _command(self, fields: dict[str, Any], peer: Peer) -> Command:
         name = fields.pop("command", None)
         command = self._commands.get(name) if isinstance(name, str) else None
         if command is None:
-            raise ControlError(Failure.BAD_REQUEST, f"unknown command {name!r}: one of {', '.join(self._commands)}")
-        if not self.groups.allow(command.access, *_peer(writer.get_extra_info("socket"))):
-            raise ControlError(Failure.FORBIDDEN, f"permission denied: {name} is for root and {self._group(command)}")
+            raise ControlError(Failure.BAD_REQUEST, f"unknown command {name!r}: {hint(str(name), self._commands)}")
+        if not self.groups.allow(command.access, peer):
+            raise ControlError(Failure.FORBIDDEN, f"permission denied: {name} is for {_who(command.access)}")
         return command
 
-    def _group(self, command: Command) -> str:
-        reads = command.access is Access.READ
-        return f"the {'read' if reads else 'change'}_group of [control]"
+
+class _Follower:
+    """A client that is told without asking."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._too_slow = asyncio.Event()
+
+    def tell(self, answer: dict[str, Any]) -> None:
+        """Ref: Tell"""
+        if self._writer.transport.get_write_buffer_size() > BACKLOG_LIMIT:
+            self._too_slow.set()
+        elif not self._too_slow.is_set() and not self._writer.is_closing():
+            self._writer.write(protocol.encode(protocol.answer(answer)))
+
+    async def wait(self, end: Callable[[], None]) -> None:
+        """Until it goes, or, with a last line that says so, is cut off; then call `end`."""
+        ends = [asyncio.create_task(waiting) for waiting in (self._goes(), self._too_slow.wait())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            end()
+            for waiting in ends:
+                waiting.cancel()
+        if self._too_slow.is_set():
+            error = ControlError(Failure.TIMED_OUT, "too much was left unread: cut off, what came after this is lost")
+            self._writer.write(protocol.encode(protocol.refusal(error)))
+
+    async def _goes(self) -> None:
+        with contextlib.suppress(OSError):
+            await self._reader.read(1)
 
 
-def _peer(client: socket.socket) -> tuple[int, set[int]]:
-    """The user and the groups of who is at the other end. Who is in more than 256 counts with the first of them alone.
+def _who(access: Access) -> str:
+    groups = "change_group" if access is Access.CHANGE else "read_group and change_group"
+    return f"root and the {groups} of [control]"
+
+
+def _group(key: str, name: str | None) -> int | None:
+    try:
+        return None if name is None else grp.getgrnam(name).gr_gid
+    except KeyError as error:
+        raise CarpdError(f"[control] {key}: this host has no group {name!r}") from error
+
+
+def _peer(client: socket.socket) -> Peer:
+    """Who is in more than 256 groups counts with the first of them alone. Raise OSError.
 
     Ref: unix(7), SO_PEERCRED and SO_PEERGROUPS.
     """
@@ -169,4 +238,4 @@ def _peer(client: socket.socket) -> tuple[int, set[int]]:
     others = b""
     with contextlib.suppress(OSError):
         others = client.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_SIZE)
-    return user, {group, *(number for (number,) in struct.iter_unpack("=I", others))}
+    return Peer(user, frozenset((group, *(number for (number,) in struct.iter_unpack("=I", others)))))
