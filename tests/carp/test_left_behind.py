@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_interface
 
 import pytest
@@ -96,7 +97,7 @@ def test_it_goes_by_the_last_change_of_what_peers_prove() -> None:
 
 def test_exchanged_vhids() -> None:
     """The vhid is another virtual host's now: it is the former owner that is told of."""
-    other = host_config(name="wan", vhid=8)
-    node = node_with(host_config(vhid=8), host_config(name="wan", vhid=7), old=(OLD, other))
+    other = host_config(name="wan", vhid=8, addresses=(ip_interface("198.51.100.1/24"),))
+    node = node_with(host_config(vhid=8), replace(other, vhid=7), old=(OLD, other))
     assert hears(node) == TOLD
     assert hears(node, other) == [PeerLeftBehind("wan", PEER[Family.IPV4])]

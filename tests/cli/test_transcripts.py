@@ -22,8 +22,6 @@ from carpd.pfsync.sealed import SealedCounters
 from carpd.stats import CarpCounters
 from tests.cli.daemon import Answer, Daemon, ago, group, host, peer, pfsync, status
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-
 
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -554,16 +552,6 @@ def test_words_for_every_counter() -> None:
     of_pfsync = {f.name for of in (PfsyncCounters, SyncSocketCounters, SealedCounters) for f in fields(of)} - by_reason
     assert statistics.CARP.keys() == {field.name for field in fields(CarpCounters)}
     assert statistics.PFSYNC.keys() == of_pfsync
-
-
-def test_the_example_in_the_readme(terminal: Terminal) -> None:
-    lan = host("lan", "INIT", since=ago(minutes=12.5), waits_for="link of eth1 is down", demotion=1)
-    wan = host("wan", "BACKUP", since=ago(minutes=12.5), interface="eth0", vhid=2, demotion=1)
-    wan["master"]["source"], wan["addresses"] = "198.51.100.3", ["198.51.100.1/24", "2001:db8:2::1/64"]
-    groups = [group("edge", "lan", "wan", link_of_eth1_is_down=1)]
-    sync = pfsync(peer(carrying=True))
-    done = terminal.run("status", {"status": status(lan, wan, groups=groups, pfsync=sync)})
-    assert f"# carpctl status\n{done.output}" in README.replace("\n    ", "\n")
 
 
 def test_watched(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,10 @@ def test_a_state_is_moved_and_seen_to_last(segment: Segment) -> None:
     assert a.states() == {"lan": "MASTER", "dmz": "INIT"}
     assert "\t2 transitions to master\n" in says(b, "statistics")
 
+    os.kill(int(election_of(b.process.pid).name), signal.SIGSTOP)
+    for command in ("status", "state lan master", "demote lan --by 1"):
+        assert says(b, command, 7) == "carpctl: the election process does not answer\n"
+
 
 def test_who_preempts_must_be_demoted(segment: Segment) -> None:
     """For reasons that everybody sees, for a time or until it is ended; the election process may end meanwhile."""
@@ -189,28 +193,34 @@ GAMES, MAN = 60, 12
 """Groups that every Debian has. Ref: base-passwd"""
 
 
+REQUESTS: dict[str, dict[str, Any]] = {"status": {}, "demote": {"name": "lan", "amount": 1}}
+
+
 def as_user(user: int, groups: Collection[int], daemon: Carpd) -> dict[str, int]:
     """The exit statuses of what a user with these groups asks."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        outcome = {}
-        os.setgroups(list(groups))
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(user, user, user)
-        for command, arguments in (("status", {}), ("demote", {"name": "lan", "amount": 1})):
-            try:
-                client.request(daemon.socket, command, **arguments)
-                outcome[command] = 0
-            except ControlError as error:
-                outcome[command] = error.failure.value
-        os.write(writer, json.dumps(outcome).encode())
-        os._exit(0)
+        try:
+            os.setgroups(list(groups))
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(user, user, user)
+            os.write(writer, json.dumps({name: exit_status(daemon, name) for name in REQUESTS}).encode())
+        finally:
+            os._exit(0)
     os.close(writer)
     with open(reader) as output:
-        outcome = dict(json.load(output))
+        statuses = output.read()
     os.waitpid(child, 0)
-    return outcome
+    return dict(json.loads(statuses))
+
+
+def exit_status(daemon: Carpd, command: str) -> int:
+    try:
+        client.request(daemon.socket, command, **REQUESTS[command])
+    except ControlError as error:
+        return error.failure.value
+    return 0
 
 
 def test_who_may_do_what(segment: Segment) -> None:

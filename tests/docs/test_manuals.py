@@ -78,7 +78,8 @@ _TOP = "OPTIONS"
 def documented(page: str) -> dict[str, set[str]]:
     """The options below each heading, as they are written."""
     found = {}
-    for part in re.split(r"^#+ ", (ROOT / PAGES[page]).read_text(), flags=re.MULTILINE):
+    text = re.sub(r"^```.*?^```$", "", (ROOT / PAGES[page]).read_text(), flags=re.MULTILINE | re.DOTALL)
+    for part in re.split(r"^#+ ", text, flags=re.MULTILINE):
         heading, _, body = part.partition("\n")
         terms = (term.replace("**", "").replace("*", "") for term in _TERM.findall(body))
         found[heading] = {option for term in terms for option in _each(term) if option.startswith("-")}
