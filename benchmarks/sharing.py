@@ -478,8 +478,9 @@ to its answer, which the kernel gives for the ordinary virtual host, and carpd w
 Take-over in ms: the longest silence for the clients of the host's node, median and maximum of the runs, beside what the
 protocol lets it be. BY NONE: the most of their questions that no host took in one run. OTHERS: the longest silence of
 all other clients. BY TWO: questions that both hosts took, in all runs; where a host that lived without its link gets it
-back, until one has heard the other. After a stop the other host takes over at once, but both have one kernel here: what
-the first takes down can keep the second from setting anything up for some 25 ms."""
+back, until one has heard the other. After a stop the other host waits 10 ms, for a third one may have taken over at
+the same moment; and both have one kernel here, so that what the first takes down can keep the second from setting up
+anything for some 25 ms."""
 
 
 def tables(
