@@ -134,6 +134,7 @@ def pfsync(*peers: dict[str, Any], **others: Any) -> dict[str, Any]:
     return {
         "syncdev": "eth2",
         "transport": "sealed",
+        "version": "linux",
         "restarts": 0,
         "running": True,
         "pid": 102,

@@ -103,7 +103,7 @@ wan   MASTER  3h     2     eth0       0        0         this host  198.51.100.1
         "status",
         {
             "status": status(
-                host("lan", "INIT", since=ago(seconds=90), waits_for="link of eth1 is down", demotion=33),
+                host("lan", "INIT", since=ago(hours=1.5), waits_for="link of eth1 is down", demotion=33),
                 host("wan", "BACKUP", advskew=100, advskew_sent=240, demotion=33, master=None),
                 host("dmz", "BACKUP", group="dmz"),
                 groups=[
@@ -117,7 +117,7 @@ wan   MASTER  3h     2     eth0       0        0         this host  198.51.100.1
 fw-a: BACKUP of wan, dmz; INIT of lan; edge demoted by 33 (link of eth1 is down, pfsync bulk update); \
 no master of wan is heard; no pfsync peer is heard
 NAME  STATE   SINCE  VHID  INTERFACE  ADVSKEW         DEMOTION  MASTER     ADDRESSES
-lan   INIT    1m     1     eth1       0               33        -          192.0.2.1/24 2001:db8:1::1/64
+lan   INIT    1h     1     eth1       0               33        -          192.0.2.1/24 2001:db8:1::1/64
 wan   BACKUP  3h     1     eth1       100 (sent 240)  33        -          192.0.2.1/24 2001:db8:1::1/64
 dmz   BACKUP  3h     1     eth1       0               0         192.0.2.3  192.0.2.1/24 2001:db8:1::1/64
 lan: link of eth1 is down
@@ -222,6 +222,15 @@ pfsync on eth2 (sealed): 5182 states, bulk done
 fw-a: pfsync: eth2 does not exist
 pfsync on eth2 (sealed): 5182 states, bulk done; eth2 does not exist
   no peer is heard
+""",
+    ),
+    "a BSD is pfsync's peer": Case(
+        "status",
+        {"status": status(groups=[], pfsync=pfsync(version="openbsd", transport="plain", states=1))},
+        """\
+fw-a: all well
+pfsync on eth2 (plain): 1 state, bulk done
+  such peers don't say what they have
 """,
     ),
     "pfsyncd does not run": Case(

@@ -46,6 +46,11 @@ EDITS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         HOSTS,
         {**FILE, "node": {"fw-b": {"carp": {"lan": {"advskew": 100}}}, "fw-a": {"carp": {"lan": {"advskew": 50}}}}},
     ),
+    "a new one, where hosts differ in others": (
+        "carp0 create vhid 3 carpdev eth1",
+        HOSTS,
+        {**HOSTS, "carp": {"lan": LAN, "carp0": {"vhid": 3, "interface": "eth1"}}},
+    ),
     "vhid is the same on all hosts": ("lan vhid 9", HOSTS, {**lan(vhid=9), "node": HOSTS["node"]}),
     "pass": ("lan pass y", {"carp": {"lan": {**LAN, "password_file": "f"}}}, lan(password="y")),
     "a first address is replaced": ("lan inet 192.0.2.7/24", FILE, lan(addresses=["192.0.2.7/24"])),

@@ -6,6 +6,7 @@ The first word behind the fence is the language, as for every viewer. What follo
     console on fw-a                   what stands behind "# " is run there, and prints what is shown below it
     console on fw-a, until Ctrl-C     likewise, and it goes on in the meantime
     json on fw-a                      requests to the daemon there, and its answers
+    sh on a machine                   run by tests/packaging/test_deb.py, where the package has been installed
     toml file /etc/carpd/carpd.toml   written there, on every firewall (or "on fw-a")
     toml                              a whole configuration, or what is added to the quick start's
 """
@@ -20,6 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "man").glob("*.md")))
 QUICK_START = ROOT / "docs" / "quick-start.md"
+MIGRATION = ROOT / "docs" / "migration.md"
+"""Typed by tests/migration/test_guide.py."""
+ELSEWHERE = "on a machine"
 
 _FENCE = re.compile(r"(?P<indent> *)(?P<marks>```+)(?P<language>\S*) *(?P<orders>.*)")
 _LIST = re.compile(r" *([*+-]|\d+\.) ")

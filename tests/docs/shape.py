@@ -6,31 +6,22 @@ import re
 
 from carpd.effects import Reason
 
-_REASON = re.compile("|".join(re.escape(reason.value) for reason in Reason))
-_ADDRESS = re.compile(r"\d+(?:\.\d+){3}(?:/\d+)?")
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_BLANKS = re.compile(r"[ \t]+")
-_DATE = re.compile(r"\d{4}-\d\d-\d\d (?=\d\d:)")
-_AGE = re.compile(r"\b0[smhd]\b")
+_ALIKE = (
+    (r"\d{4}-\d\d-\d\d (?=\d\d:)", ""),  # the date of a time that is not today
+    (r"(\d+(?:\.\d+){3}(?:/\d+)?)|\d+(?:\.\d+)?", lambda found: found[1] or "0"),  # addresses stay
+    (r"\b0[smhd]\b", "0s"),  # an age, in any unit
+    (r"\b0 ([a-z]+)s\b", r"0 \1"),
+    ("|".join(re.escape(reason.value) for reason in Reason), "REASON"),  # it may depend on who was there first
+    (r"[ \t]+", " "),  # columns are as wide as they are
+)
+"""What is read as what."""
 
 
 def shape(text: str) -> list[str]:
-    """Its lines. Addresses stay, other numbers are 0, an age in any unit is 0s, and columns are as wide as they are.
-
-    A state's reason is one of those that there are: which one may depend on who was there first. A time that is not
-    today has a date.
-    """
-    return [_line(_DATE.sub("", line)) for line in text.splitlines()]
-
-
-def _line(line: str) -> str:
-    parts = []
-    begin = 0
-    for address in _ADDRESS.finditer(line):
-        parts += [_NUMBER.sub("0", line[begin : address.start()]), address.group()]
-        begin = address.end()
-    parts.append(_NUMBER.sub("0", line[begin:]))
-    return _AGE.sub("0s", _REASON.sub("REASON", _BLANKS.sub(" ", "".join(parts)))).strip()
+    """Its lines, as they are compared."""
+    for pattern, alike in _ALIKE:
+        text = re.sub(pattern, alike, text)
+    return [line.strip() for line in text.splitlines()]
 
 
 def fits(printed: str, shown: str) -> bool:

@@ -15,7 +15,7 @@ from carpd.cli.parser import subparsers
 from carpd.config import ifconfig
 from carpd.runtime.ucarp.options import OPTIONS
 from tests.conftest import need
-from tests.docs.markdown import ROOT
+from tests.docs.markdown import DOCUMENTS, ROOT
 
 PAGES = {
     "carpd.8": "man/carpd.8.md",
@@ -42,6 +42,13 @@ def manuals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_are_made(manuals: Path) -> None:
     assert {page.name for page in manuals.iterdir()} == set(PAGES)
     assert {f"man/{source.name}" for source in (ROOT / "man").iterdir()} <= set(PAGES.values())
+
+
+def test_references() -> None:
+    """Pages of ours that are referred to are there."""
+    for document in DOCUMENTS:
+        for name, section in re.findall(r"\b((?:carp|pfsync)[\w.-]*)\((\d)\)", document.read_text()):
+            assert f"{name}.{section}" in PAGES, document
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -8,7 +8,7 @@ from itertools import groupby
 from carpd.lab.topology import Lab
 from carpd.lab.waiting import LabError
 from tests.conftest import leave_out, need
-from tests.docs.markdown import DOCUMENTS, QUICK_START, blocks
+from tests.docs.markdown import DOCUMENTS, ELSEWHERE, MIGRATION, QUICK_START, blocks
 from tests.docs.reader import Firewalls, Reader
 from tests.packaging.package import built
 
@@ -37,7 +37,7 @@ def test_walk(lab: Lab) -> None:
                     connection = connected.enter_context(firewalls.connection())
             assert connection, f"no section {CONNECTED!r}"
         for document in DOCUMENTS:
-            for block in blocks(document) if document != QUICK_START else ():
-                if block.orders:
+            for block in blocks(document) if document not in (QUICK_START, MIGRATION) else ():
+                if block.orders and block.orders != ELSEWHERE:
                     reader.do(block)
             reader.interrupt()

@@ -71,7 +71,7 @@ class Ucarp:
             "--downscript": directory / "down",
         }
         arguments = [f"{name}={value}" for name, value in options.items()]
-        return self.host.node.start(["ucarp", "--preempt", "--neutral", *arguments], log=f"ucarp-{vhid}.log")
+        return self.host.node.start(["/usr/sbin/ucarp", "--preempt", "--neutral", *arguments], log=f"ucarp-{vhid}.log")
 
     def has(self, *wanted: str) -> bool:
         """Whether these are the addresses that it is master of."""

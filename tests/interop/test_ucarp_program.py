@@ -24,6 +24,8 @@ from tests.daemon.carpd import LIMIT_NS, PASSWORD
 from tests.daemon.segment import Host, Segment, addresses
 
 DEBIANS = ("stdbuf", "-oL", "/usr/sbin/ucarp")  # its standard output would be lost at its end
+PROGRAM = str(Path(sys.executable).parent / "ucarp")
+"""As it is installed."""
 OURS = (sys.executable, "-m", "carpd.cli.ucarp")
 
 SCRIPT = """\
@@ -40,6 +42,12 @@ PREEMPTED = "[WARNING] Putting MASTER down - preemption"
 REASSERTED = "[WARNING] Non-preferred master advertising: reasserting control of VIP with another gratuitous arp"
 YIELDED = "[WARNING] Preferred master advertised: going back to BACKUP state"
 LEFT = "[WARNING] Putting MASTER DOWN (going to time out)"
+
+
+BAD_DIGEST = re.compile(
+    r"\[WARNING\] Bad digest - md2=\[[0-9a-f]{8}\.\.\.\] md=\[[0-9a-f]{8}\.\.\.\] "
+    r"- Check vhid, password and virtual IP address"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -230,7 +238,7 @@ def reasons(log: Sequence[str]) -> set[str]:
 
 
 def test_a_script_that_hangs_delays_nothing(segment: Segment) -> None:
-    """Debian's would be silent until it ends, and be replaced."""
+    """Debian's would be silent until it ends, and be replaced. Nor does somebody with another password matter."""
     a, b = segment["a"], segment["b"]
     gate = a.node.directory / "gate-up"
     os.mkfifo(gate)
@@ -245,7 +253,11 @@ def test_a_script_that_hangs_delays_nothing(segment: Segment) -> None:
         heard.extend(filter(is_advertisement, (EthernetFrame.from_bytes(found.frame) for found in capture.frames())))
         return len(heard) >= 5
 
+    stranger = Ucarp(segment.client, OURS, 9, *OTHER_WAYS, "-p", "another", "-r", "1")
     wait_until(five_more, LIMIT_NS, "advertisements of five seconds")
+    for ucarp in (stranger, pair.b):
+        assert any(BAD_DIGEST.fullmatch(line) for line in ucarp.log()), ucarp.log()
+    stranger.process.stop()
     capture.close()
     assert {frame.destination for frame in heard} == {BROADCAST}
     assert pair.a.calls() == pair.b.calls() == []
@@ -268,12 +280,11 @@ def is_advertisement(frame: EthernetFrame) -> bool:
 def test_in_the_background(segment: Segment) -> None:
     """It is called ucarp, as `killall` and `pgrep` look for it; what keeps it from beginning is said before."""
     a = segment["a"]
-    program = [str(Path(sys.executable).parent / "ucarp")]
-    failed = Ucarp(a, program, 1, "-B", "-s", "192.0.2.250")
+    failed = Ucarp(a, [PROGRAM], 1, "-B", "-s", "192.0.2.250")
     assert failed.process.wait() == 2
     assert failed.log()[-1] == "[ERROR] Can't do IP_ADD_MEMBERSHIP errno=No such device (19)"
 
-    ucarp = Ucarp(a, program, 2, "-B", "-z", "-r", "1")
+    ucarp = Ucarp(a, [PROGRAM], 2, "-B", "-z", "-r", "1")
     assert ucarp.process.wait() == 0
     wait_until(lambda: len(ucarp.calls()) == 2, LIMIT_NS, "it becomes master")
     (pid,) = (process for process in Path("/proc").glob("[0-9]*") if is_ours(process, a.node.directory))
@@ -282,6 +293,36 @@ def test_in_the_background(segment: Segment) -> None:
     wait_until(lambda: not is_ours(pid, a.node.directory), LIMIT_NS, "it ends")
     assert ucarp.calls() == ["down eth1 ADDRESS", "up eth1 ADDRESS", "down eth1 ADDRESS"]
     assert len(ucarp.log()) == 1  # what it said before it went into the background
+
+
+def test_ifupdown_starts_it(segment: Segment) -> None:
+    """Debian's script for a stanza with ucarp-vid and so on, with our program where it looks for ucarp."""
+    a = segment["a"]
+    options = {
+        "vid": "3",
+        "vip": "192.0.2.103",
+        "password": PASSWORD,
+        "master": "yes",
+        "deadratio": "1",
+        "xparam": "extra",
+        "upscript": str(script(a, "up", "add")),
+        "downscript": str(script(a, "down", "delete")),
+    }
+    environment = {f"IF_UCARP_{name.upper()}": value for name, value in options.items()}
+    exchanged = f"mount --bind {PROGRAM} /usr/sbin/ucarp && exec sh /etc/network/if-up.d/ucarp"
+    ifup = a.node.start(
+        ["unshare", "--mount", "sh", "-c", exchanged],
+        log="ifup.log",
+        environment={**os.environ, "IFACE": "eth1", "IF_ADDRESS": a.ipv4, **environment},
+    )
+    assert ifup.wait() == 0, ifup.output()
+    calls = a.node.directory / "calls-192.0.2.103"
+    wait_until(lambda: calls.exists() and calls.read_text().count("\n") == 2, LIMIT_NS, "it becomes master")
+    assert calls.read_text() == "down eth1 192.0.2.103 extra\nup eth1 192.0.2.103 extra\n"
+    (pid,) = (process for process in Path("/proc").glob("[0-9]*") if is_ours(process, a.node.directory))
+    assert (pid / "cmdline").read_bytes().startswith(sys.executable.encode())
+    os.kill(int(pid.name), signal.SIGTERM)
+    wait_until(lambda: calls.read_text().endswith("\ndown eth1 192.0.2.103 extra\n"), LIMIT_NS, "it ends")
 
 
 def is_ours(process: Path, directory: Path) -> bool:

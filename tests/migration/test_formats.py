@@ -149,6 +149,30 @@ LEFT: dict[str, tuple[tuple[str, str], list[str]]] = {
         ("ucarp", "iface eth1 inet static\n ucarp-vid 1\n ucarp-vip 192.0.2.1\n"),
         ["1: iface eth1 inet static: ucarp is not started without ucarp-vid, ucarp-vip, ucarp-password"],
     ),
+    "OpenBSD word before an address": (
+        ("openbsd", CARP + "dest 192.0.2.9"),
+        ["2: dest 192.0.2.9: unknown word"],
+    ),
+    "behind a value of rc.conf": (
+        ("freebsd", 'pfsync_enable="YES" xyzzy 1\npfsync_syncdev=em3'),
+        ["1: xyzzy 1: is behind the value of pfsync_enable"],
+    ),
+    "behind a value of keepalived": (
+        ("keepalived", vrrp("priority 100 xyzzy 1")),
+        ["5: priority 100 xyzzy 1: xyzzy 1: is behind the value"],
+    ),
+    "behind a value of conntrackd": (
+        ("conntrackd", sync().replace("eth3", "eth3 xyzzy")),
+        ["1: Interface eth3 xyzzy: there is no such setting"],
+    ),
+    "words of ucarp": (("ucarp", ucarp("xyzzy 1")), ["1: xyzzy 1: is no option of ucarp"]),
+    "other stanzas": (
+        ("ucarp", "auto eth1\n\niface eth1 inet static\n address 192.0.2.2\n ucarp-vid 1\n"),
+        [
+            "3: iface eth1 inet static: ucarp is not started without ucarp-vid, ucarp-vip, ucarp-password",
+            "1: lines 1, 4: nothing of ucarp",
+        ],
+    ),
     # what the configuration does not take
     "vhid": (("openbsd", "vhid 300 192.0.2.1/24"), ["1: vhid 300: a vhid is 1 to 255"]),
     "no vhid": (("openbsd", "192.0.2.1/24 vhid"), ["1: vhid: a vhid is a whole number, not a string"]),

@@ -16,6 +16,7 @@ import carpd
 from carpd.lab.waiting import LabError, wait_until
 from carpd.units import SECOND
 from tests.conftest import leave_out, need
+from tests.docs.markdown import blocks
 from tests.packaging.machine import Machine
 from tests.packaging.package import ROOT, built
 
@@ -164,9 +165,7 @@ def configure(machine: Machine, configuration: str) -> None:
 
 def examples(section: str) -> list[str]:
     """The blocks of commands in a section of the documentation."""
-    (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", DOCUMENTATION.read_text(), re.MULTILINE | re.DOTALL)
-    blocks: list[str] = re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
-    return blocks
+    return [block.text for block in blocks(DOCUMENTATION) if (block.section, block.language) == (section, "sh")]
 
 
 def do(machine: Machine, example: str) -> str:
@@ -220,7 +219,7 @@ def test_in_service(package: Path, machine: Machine) -> None:
     install(machine, package)
     configure(machine, SIMPLE)
     network = machine.run("ip", "-brief", "address")
-    do(machine, examples("Install")[1])
+    do(machine, examples("Install")[0])
     becomes_master(machine, "lan")
     assert machine.run("stat", "-c", "%U", f"/proc/{property_of(machine, 'MainPID')}") == "carpd\n"
     (journal,) = examples("The journal")
@@ -295,7 +294,7 @@ def test_without_carp(package: Path, machine: Machine) -> None:
 
 def test_without_a_package(machine: Machine) -> None:
     """The same by hand, from the sources. systemd-networkd has every interface but ours, though told to have all."""
-    do(machine, examples("Install")[2])
+    do(machine, examples("Install")[1])
     assert machine.run("systemctl", "is-enabled", "carpd") == "enabled\n"
     assert machine.run("stat", "-c", "%A %U:%G", "/etc/carpd") == "drwxr-x--- root:carpd\n"
     (machine.root / "etc/systemd/network/10-all.network").write_text("[Match]\nName=*\n")

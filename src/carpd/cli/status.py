@@ -28,6 +28,9 @@ _PASSING = (Failure.UNREACHABLE, Failure.TIMED_OUT, Failure.REFUSED)
 _ENOUGH_COVERAGE = 95
 """Per cent. While many connections come and go, the last few are always on their way."""
 
+_LINUX = "linux"
+"""The version of pfsync whose peers report what they have."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help="one virtual host, in full")
@@ -147,7 +150,7 @@ def _sync_troubles(pfsync: dict[str, Any]) -> Iterator[str]:
         yield f"pfsync waits for {pfsync['waits_for']}"
     elif not pfsync["link"]["up"]:
         yield f"pfsync: {pfsync['link']['reason']}"
-    elif not pfsync["peers"]:
+    elif not pfsync["peers"] and pfsync["version"] == _LINUX:
         yield "no pfsync peer is heard"
     else:
         for peer in pfsync["peers"]:
@@ -209,15 +212,15 @@ def _pfsync(pfsync: dict[str, Any], style: Style) -> Iterator[str]:
         yield style.paint(f"{title}: waits for {pfsync['waits_for']}", "trouble")
         return
     link, age = pfsync["link"], pfsync["unconfirmed_age_s"]
-    state = f"{title}: {pfsync['states']} states, {_bulk_update(pfsync, style)}"
+    state = f"{title}: {_states(pfsync)}, {_bulk_update(pfsync, style)}"
     yield state if link["up"] else style.paint(f"{state}; {link['reason']}", "trouble")
     for peer in pfsync["peers"]:
         coverage = "not compared yet" if peer["coverage"] is None else f"{peer['coverage']:g} % of ours"
         carrying = ", carries traffic" if peer["carrying"] else ""
         heard = f"heard {peer['heard_age_s']:.1f} s ago"
-        yield f"  {peer['address']}: {peer['states']} states, {coverage}{carrying}, {heard}"
+        yield f"  {peer['address']}: {_states(peer)}, {coverage}{carrying}, {heard}"
     if not pfsync["peers"]:
-        yield "  no peer is heard"
+        yield "  no peer is heard" if pfsync["version"] == _LINUX else "  such peers don't say what they have"
     if age is not None:
         yield f"  oldest change that is not confirmed: {age:.3f} s"
     if pfsync["defer"] and not pfsync["defer"]["working"]:
@@ -225,6 +228,11 @@ def _pfsync(pfsync: dict[str, Any], style: Style) -> Iterator[str]:
     for title, reasons in (("resynchronised", pfsync["resyncs"]), ("refused by the kernel", pfsync["refused"])):
         for reason, count in reasons.items():
             yield f"  {title} {count} times: {reason}"
+
+
+def _states(of: dict[str, Any]) -> str:
+    """How many pfsync, or one of its peers, has."""
+    return f"{of['states']} state{'s' * (of['states'] != 1)}"
 
 
 def _bulk_update(pfsync: dict[str, Any], style: Style) -> str:

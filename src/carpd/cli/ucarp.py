@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     log = Log()
     try:
-        given = {option.field: option.read(value) for option, value in split(argv)}
+        options, _ = split(argv)
+        given = {option.field: option.read(value) for option, value in options}
         if not argv or "help" in given:
             print(_help(), end="")
             return 0

@@ -171,15 +171,23 @@ class _Interface:
         return self.table(override=True).get(key, self.table(override=False).get(key))
 
     def set(self, key: str, value: Any) -> None:
-        """Set or delete a key for this host: for all hosts if it must be the same on all, or no host has its own."""
+        """Set or delete a key for this host: for all if it must be the same on all, or the interface differs nowhere."""
         mine: KeyPath = ("node", self.node, *self.path, key)
         common: KeyPath = (*self.path, key)
         if value is None:
             self.edit(common, None)
             self.edit(mine, None)
             return
-        of_hosts = "node" in self.now() and not self.keys[key].shared
+        of_hosts = not self.keys[key].shared and self.differs
         self.edit(mine if of_hosts else common, value)
+
+    @property
+    def differs(self) -> bool:
+        """Whether any host has something of its own for it."""
+        of_hosts: Any = self.now().get("node", {}).values()
+        for name in self.path:
+            of_hosts = [tables.get(name, {}) for tables in of_hosts]
+        return any(of_hosts)
 
     def edit(self, path: KeyPath, value: Any) -> None:
         self.result.edits.append(Edit(path, value))

@@ -32,6 +32,11 @@ class Statement:
         return self.words[1] if len(self.words) > 1 else ""
 
     @property
+    def behind(self) -> str:
+        """The words behind the value."""
+        return " ".join(self.words[2:])
+
+    @property
     def items(self) -> list[Statement]:
         """The statements in its block."""
         return self.block or []

@@ -100,7 +100,7 @@ def _read_channel(channel: Statement, table: Table, found: Found) -> None:
         "IPv6_Destination_Address": peer,
     }
     for statement in channel.items:
-        if statement.keyword in known:
+        if statement.keyword in known and not statement.behind:
             known[statement.keyword](statement)
         else:
             reason = _CHANNEL_LEFT.get(statement.keyword, "there is no such setting")

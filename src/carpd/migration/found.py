@@ -125,11 +125,11 @@ class Found:
 
     def leave(self, place: Place, text: str, reason: str) -> None:
         """It is not taken over."""
-        self.remarks.append(Remark((place,), _shown(text), _printable(reason), taken=False))
+        self.remarks.append(Remark((place,), _shown(text), printable(reason), taken=False))
 
     def note(self, place: Place, text: str, reason: str) -> None:
         """It is taken over, and the operator must know something about it."""
-        self.remarks.append(Remark((place,), _shown(text), _printable(reason), taken=True))
+        self.remarks.append(Remark((place,), _shown(text), printable(reason), taken=True))
 
     # What is taken over
 
@@ -184,11 +184,10 @@ def number(text: str) -> int | str:
 
 
 def _shown(text: str) -> str:
-    line = _printable(text)
+    line = printable(" ".join(text.split()))
     return line if len(line) <= _SHOWN_LIMIT else line[: _SHOWN_LIMIT - 1] + "…"
 
 
-def _printable(text: str) -> str:
-    """On one line."""
-    line = " ".join(text.split())
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
+def printable(text: str) -> str:
+    """On one line, whatever it is."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

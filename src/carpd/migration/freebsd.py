@@ -37,8 +37,11 @@ def read(file: str, text: str, found: Found) -> None:
         if match is None:
             found.leave(place, line, "is no NAME=VALUE")
             continue
-        name, value = match["name"], "".join(words.split(match["value"].replace("\n", " "))[:1])
+        name = match["name"]
+        value, *behind = words.split(match["value"].replace("\n", " ")) or [""]
         interface = _IFCONFIG.match(name)
+        if behind:
+            found.leave(place, " ".join(behind), f"is behind the value of {name}")
         if "$" in value and (interface or name.startswith("pfsync_")):
             found.leave(place, line, "variables are not followed: write their values")
         elif interface and re.search(r"\bvhid\b", value):

@@ -30,9 +30,9 @@ class Words:
 
 
 def unknown(word: str, line: Words, known: Collection[str]) -> list[str]:
-    """A word that nobody knows, with what may belong to it: all that comes before the next that is known."""
+    """A word that nobody knows, with all that comes before the next that is known: it may belong to it."""
     text = [word]
-    while line and line.next not in known and not version(line.next):
+    while line and line.next not in known:
         text.append(line.take())
     return text
 

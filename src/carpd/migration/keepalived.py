@@ -158,6 +158,8 @@ class _Instance:
         for statement in statements:  # the interface first: it says what is usual of the others
             if statement.keyword in known:
                 known[statement.keyword](statement)
+                if statement.behind:
+                    found.leave(statement.place, str(statement), f"{statement.behind}: is behind the value")
             elif statement.keyword in _NOTIFY:
                 _suggest_hook(statement, self.table, found)
             else:

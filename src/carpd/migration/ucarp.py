@@ -95,11 +95,13 @@ def read_command(arguments: Sequence[str], place: Place, found: Found) -> None:
         found.leave(place, f"ucarp {' '.join(unknown)}", "what a shell would put in is not known: write the values")
         return
     try:
-        given = {option.long: _Given(value, place) for option, value in split(here)}
+        options, others = split(here)
     except UsageError as error:
         found.leave(place, "ucarp", str(error))  # not its words: one is the password
         return
-    _take(given, place, found)
+    if others:
+        found.leave(place, " ".join(others), "is no option of ucarp")
+    _take({option.long: _Given(value, place) for option, value in options}, place, found)
 
 
 def _read_interfaces(file: str, text: str, found: Found) -> None:
@@ -123,6 +125,7 @@ def _stanzas(file: str, text: str, found: Found) -> Iterator[tuple[list[str], Pl
     header: list[str] = []
     begin = Place(file, 1)
     options: dict[str, _Given] = {}
+    others: list[int] = []
     for line_number, line in words.lines(text):
         place, here = Place(file, line_number), words.split(line)
         if not here:
@@ -136,9 +139,11 @@ def _stanzas(file: str, text: str, found: Found) -> Iterator[tuple[list[str], Pl
                 found.leave(place, line, f"{_ITSELF}: remove the stanza")
         elif here[0].startswith("source"):
             found.leave(place, line, "is not followed: give the files that it names")
-        elif not header or not line[0].isspace():
-            found.leave(place, line, "nothing of ucarp")
+        else:
+            others.append(line_number)
     yield header, begin, options
+    if others:
+        found.leave(Place(file, others[0]), f"lines {', '.join(map(str, others))}", "nothing of ucarp")
 
 
 def _take(given: Mapping[str, _Given], place: Place, found: Found) -> None:

@@ -12,7 +12,7 @@ import tomlkit
 from tomlkit.container import Container
 from tomlkit.items import Item, Table
 
-from carpd.migration.found import Remark, Script
+from carpd.migration.found import Remark, Script, printable
 from carpd.migration.merge import Section, Value
 
 _PASSWORD_FILE = "password"
@@ -87,11 +87,11 @@ def _append(document: Container, path: Sequence[str], values: Mapping[str, Value
         parent = inner
     table = tomlkit.table()
     if comment:
-        table.comment(comment)
+        table.comment(printable(comment))
     for key, value in values.items():
         item = _item(key, value.value)
         if value.comment:
-            item.comment(value.comment)
+            item.comment(printable(value.comment))
         table.append(key, item)
     parent.append(path[-1], table)
 
@@ -139,7 +139,7 @@ def _append_remarks(document: Container, title: str, remarks: Sequence[Remark]) 
 def _comments(document: Container, *lines: str) -> None:
     """Lines of comment; an empty one parts them from what is above."""
     for line in lines:
-        document.add(tomlkit.comment(line) if line else tomlkit.nl())
+        document.add(tomlkit.comment(printable(line)) if line else tomlkit.nl())
 
 
 def _array(words: Iterable[str]) -> str:

@@ -99,7 +99,13 @@ class PfsyncKeeper:
 
     async def status(self) -> dict[str, Any]:
         """The `pfsync` element of the status."""
-        about = {"syncdev": self._config.syncdev, "transport": self._config.transport.value, "restarts": self._restarts}
+        config = self._config
+        about = {
+            "syncdev": config.syncdev,
+            "transport": config.transport.value,
+            "version": config.version.value,
+            "restarts": self._restarts,
+        }
         if self._process is None:
             return about | {"running": False}
         try:

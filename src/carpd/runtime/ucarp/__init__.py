@@ -1,7 +1,7 @@
 """The program `ucarp`: one virtual host with one IPv4 address, which scripts put on and take away.
 
-It does what ucarp 1.5.2 does, by its options, signals, scripts and messages, with the election of carpd: `settings` is
-what the command line says, `log` what it prints, `scripts` runs the two scripts, `loop` does the rest.
+It does what ucarp 1.5.2 does, by its options, signals, scripts and messages, with carpd's election: `options` reads
+the command line, which makes `settings`; `log` is what it prints, `scripts` runs the two scripts, `loop` does the rest.
 
 Where it differs: scripts run beside the election, which never waits for them; a master that leaves with `-z` bows out,
 so that the other takes over at once; and so does one that SIGUSR2 demotes. There is no lease gate, since the address

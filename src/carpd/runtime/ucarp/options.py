@@ -133,20 +133,20 @@ _LONG_ALIASES = {"mcastip": "mcast"}
 """The original's help says the one, and its parser the other."""
 
 
-def split(argv: Sequence[str]) -> list[tuple[Option, str]]:
-    """The options of a command line in order, each with its value as it is written. Raise UsageError.
+def split(argv: Sequence[str]) -> tuple[list[tuple[Option, str]], list[str]]:
+    """The options of a command line in order, each with its value as it is written; and what is no option.
 
-    As with getopt_long(3) long ones may be cut short, and what is no option means nothing.
+    As with getopt_long(3) long ones may be cut short. Raise UsageError.
     """
     longs = {option.long: option for option in OPTIONS}
     longs |= {alias: longs[name] for alias, name in _LONG_ALIASES.items()}
     by_name = {f"--{long}": option for long, option in longs.items()} | {option.short: option for option in OPTIONS}
     try:
-        found, _ = getopt.gnu_getopt(
+        found, others = getopt.gnu_getopt(
             list(argv),
             "".join(option.short[1] + ":" * bool(option.value) for option in OPTIONS),
             [long + "=" * bool(option.value) for long, option in longs.items()],
         )
     except getopt.GetoptError as error:
         raise UsageError(str(error)) from None
-    return [(by_name[name], value) for name, value in found]
+    return [(by_name[name], value) for name, value in found], others
