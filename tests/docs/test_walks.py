@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from itertools import groupby
 
+import pytest
+
 from carpd.lab.topology import Lab
 from carpd.lab.waiting import LabError
 from tests.conftest import leave_out, need
@@ -16,6 +18,7 @@ CONNECTED = "5. Start, and look"
 """The section of the quick start at whose end a connection is opened. It lives until the end of the document."""
 
 
+@pytest.mark.timeout(300)  # with two installations, and perhaps the package to be built before
 def test_walk(lab: Lab) -> None:
     need("systemd-analyze")
     with ExitStack() as open_until_the_end:

@@ -171,7 +171,7 @@ class _Interface:
         return self.table(override=True).get(key, self.table(override=False).get(key))
 
     def set(self, key: str, value: Any) -> None:
-        """Set or delete a key for this host: for all if it must be the same on all, or the interface differs nowhere."""
+        """Set or delete a key for this host; for all, if it must be the same on all, or they differ in nothing here."""
         mine: KeyPath = ("node", self.node, *self.path, key)
         common: KeyPath = (*self.path, key)
         if value is None:
