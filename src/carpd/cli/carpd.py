@@ -20,7 +20,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--check", type=Path, metavar="FILE", help="say what is wrong with a configuration, and end")
     parser.add_argument("--node", metavar="NAME", help="which [node.NAME] we are (default: the host name)")
-    parser.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH", help="for carpctl (default: %(default)s)")
+    parser.add_argument(
+        "--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH", help="for carpctl (default: %(default)s)"
+    )
     parser.add_argument("--state-dir", type=Path, default=DEFAULT_STATE_DIR, metavar="DIR", help="default: %(default)s")
     parser.add_argument(
         "--record", type=Path, metavar="FILE", help="write down every event, passwords included, for carpctl replay"

@@ -22,7 +22,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--node", metavar="NAME", help="which [node.NAME] we are (default: the host name)")
-    parser.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH", help="for carpctl (default: %(default)s)")
+    parser.add_argument(
+        "--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH", help="for carpctl (default: %(default)s)"
+    )
     parser.add_argument("--version", action="version", version=f"pfsyncd {__version__}")
     return parser
 
