@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -590,7 +589,11 @@ def test_watched_on_a_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPat
     """What is too much for it is counted."""
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr("os.get_terminal_size", lambda *_: os.terminal_size((80, 5)))
-    monkeypatch.setattr("time.sleep", lambda _: signal.raise_signal(signal.SIGINT))
+
+    def interrupted(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupted)
     hosts = [host(f"v{number}") for number in range(10)]
     done = terminal.run("status --watch", {"status": status(*hosts)}, is_terminal=True)
     assert done.exit_status == 130

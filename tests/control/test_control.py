@@ -236,14 +236,18 @@ def test_too_many_clients_are_told_so_and_room_is_made_when_they_go(running: Ser
 def test_a_thousand_connections_at_once(running: Server) -> None:
     """Those that are too many get a line and are closed; afterwards all is as before."""
     crowd = [connect(running.path) for _ in range(1000)]
-    wait_until(lambda: len(running.control._clients) == CLIENT_LIMIT, LIMIT_NS, "the refusal of the others")
-    refused = 0
     for connection in crowd:
         connection.setblocking(False)
+
+    def refused(connection: socket.socket) -> bool:
         with contextlib.suppress(BlockingIOError):
-            refused += b"REFUSED" in connection.recv(1000)
+            return b"REFUSED" in connection.recv(1000, socket.MSG_PEEK)
+        return False
+
+    wait_until(lambda: sum(map(refused, crowd)) == 1000 - CLIENT_LIMIT, LIMIT_NS, "the refusal of the others")
+    assert len(running.control._clients) == CLIENT_LIMIT
+    for connection in crowd:
         connection.close()
-    assert refused == 1000 - CLIENT_LIMIT
     wait_until(lambda: not running.control._clients, LIMIT_NS, "room")
     assert client.request(running.path, "status")
 
