@@ -39,6 +39,9 @@ _BOOT = """
 mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
 cd root
 for directory in run tmp dev; do mount -t tmpfs -o mode=755 tmpfs $directory; done
+mkdir .$SOURCE
+mount --bind "$PROJECT" .$SOURCE  # which may lie in a directory that is empty there
+mount -o remount,bind,ro .$SOURCE
 mount -t proc proc proc
 mount --bind proc/sys proc/sys
 mount --bind proc/sys/net proc/sys/net
@@ -66,6 +69,9 @@ exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
 
 BOOT_LIMIT_NS = 60 * SECOND
 
+SOURCE = "/run/carpd-source"
+"""Where the project's own files are found there."""
+
 
 class Machine:
     """It is up from the beginning. Close it."""
@@ -74,7 +80,8 @@ class Machine:
         """Raise LabError if it does not start."""
         self._directory = tempfile.mkdtemp(prefix="carpd-machine-")
         hold = ("unshare", "--mount", "--net", "--uts", "--ipc", "sh", "-c", _HOLD, "sh", self._directory, _BOOT)
-        self._shell = subprocess.Popen(hold, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        environment = os.environ | {"SOURCE": SOURCE, "PROJECT": str(Path(__file__).parents[2])}
+        self._shell = subprocess.Popen(hold, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
         self._init = 0
         try:
             wait_until(self._has_booted, BOOT_LIMIT_NS, "systemd starts", poll_s=0.05)

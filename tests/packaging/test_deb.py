@@ -17,7 +17,7 @@ from carpd.lab.waiting import LabError, wait_until
 from carpd.units import SECOND
 from tests.conftest import leave_out, need
 from tests.docs.markdown import blocks
-from tests.packaging.machine import Machine
+from tests.packaging.machine import SOURCE, Machine
 from tests.packaging.package import ROOT, built
 
 DOCUMENTATION = ROOT / "docs" / "systemd.md"
@@ -170,7 +170,7 @@ def examples(section: str) -> list[str]:
 
 def do(machine: Machine, example: str) -> str:
     """In the directory of the sources."""
-    return machine.run("sh", "-ec", f"cd {ROOT}\n{example}")
+    return machine.run("sh", "-ec", f"cd {SOURCE}\n{example}")
 
 
 def property_of(machine: Machine, name: str, unit: str = "carpd") -> str:
