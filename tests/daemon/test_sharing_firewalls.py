@@ -22,7 +22,7 @@ from tests.daemon.carpd import LIMIT_NS, virtual_host
 from tests.daemon.pfsync import SECRET, SyncNode, are_equal
 from tests.daemon.test_failover import LAN, WAN
 
-CLIENTS = 48
+CLIENTS = 128
 PORT, FORWARDED_PORT, SERVICE_PORT = 8000, 443, 8443
 RULES = """
 table inet firewall {{
@@ -107,7 +107,7 @@ class Echo:
 class Pair:
     """The firewalls, the clients, and a server on each side."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, mode: str) -> None:
         self.lab = lab
         self.network = FirewallNetwork(lab)
         clients = [f"address add {client_address(n, 4)}/24 dev eth0" for n in range(CLIENTS)]
@@ -115,7 +115,7 @@ class Pair:
         self.network.client.ip(*clients)
         for firewall in self.network.firewalls:
             self._set_up(firewall)
-        self.daemons = [self._start(firewall, place) for place, firewall in enumerate(self.network.firewalls)]
+        self.daemons = [self._start(firewall, place, mode) for place, firewall in enumerate(self.network.firewalls)]
         self.echoes = [
             Echo(self.network.server, (SERVER[0], PORT), (SERVER[1], PORT)),
             Echo(self.network.client, (CLIENT[0], SERVICE_PORT)),
@@ -134,13 +134,13 @@ class Pair:
         firewall.node.sysctl(netfilter__nf_conntrack_tcp_loose=0, netfilter__nf_conntrack_tcp_be_liberal=0)
 
     @staticmethod
-    def _start(firewall: Firewall, place: int) -> SyncNode:
+    def _start(firewall: Firewall, place: int, mode: str) -> SyncNode:
         """Intervals of 47 ms for its own node, of 70 ms for the other's."""
         nodes = "nodes = {{ 1 = {}, 2 = {} }}\n".format(*((12, 18) if place == 0 else (18, 12)))
         tables = [
-            virtual_host(name, interface=interface, addresses=addresses, advbase=0, preempt=True, group="edge").replace(
-                "vhid = 7\n", nodes if name == "lan" else nodes.replace("1 =", "3 =").replace("2 =", "4 =")
-            )
+            virtual_host(
+                name, interface=interface, addresses=addresses, advbase=0, preempt=True, group="edge", balancing=mode
+            ).replace("vhid = 7\n", nodes if name == "lan" else nodes.replace("1 =", "3 =").replace("2 =", "4 ="))
             for name, interface, addresses in (("lan", "eth1", LAN), ("wan", "eth2", WAN))
         ]
         return SyncNode(firewall.node, *tables, secrets=(SECRET,), syncpeer=SYNC_PEERS, defer=["eth1", "eth2"])
@@ -181,9 +181,9 @@ class Pair:
             echo.close()
 
 
-@pytest.fixture
-def pair(lab: Lab) -> Iterator[Pair]:
-    made = Pair(lab)
+@pytest.fixture(params=["ip", "ip-stealth"])
+def pair(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Pair]:
+    made = Pair(lab, request.param)
     yield made
     made.close()
 
