@@ -144,9 +144,9 @@ def test_contents(package: Path) -> None:
 
 def install(machine: Machine, package: Path) -> None:
     """Or install it again."""
-    shutil.copy(package, machine.root / "root" / "carpd.deb")
-    machine.run("dpkg", "--install", "/root/carpd.deb")
-    machine.run("rm", "/root/carpd.deb")
+    shutil.copy(package, machine.root / "run" / "carpd.deb")
+    machine.run("dpkg", "--install", "/run/carpd.deb")
+    machine.run("rm", "/run/carpd.deb")
 
 
 def upgraded(machine: Machine) -> str:
