@@ -108,8 +108,10 @@ class Pair:
     """The firewalls, the clients, and a server on each side."""
 
     def __init__(self, lab: Lab, mode: str) -> None:
-        self.lab = lab
+        self.lab, self.mode = lab, mode
         self.network = FirewallNetwork(lab)
+        if mode == "ip-unicast":  # hubs
+            lab.backbone.ip(*(f"link set {switch} type bridge ageing_time 0" for switch in ("lan", "wan")))
         clients = [f"address add {client_address(n, 4)}/24 dev eth0" for n in range(CLIENTS)]
         clients += [f"address add {client_address(n, 6)}/64 dev eth0" for n in range(CLIENTS)]
         self.network.client.ip(*clients)
@@ -181,7 +183,7 @@ class Pair:
             echo.close()
 
 
-@pytest.fixture(params=["ip", "ip-stealth"])
+@pytest.fixture(params=["ip", "ip-stealth", "ip-unicast", "arp"])
 def pair(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Pair]:
     made = Pair(lab, request.param)
     yield made
@@ -207,7 +209,8 @@ def test_connections_go_on_while_a_firewall_dies_and_returns(pair: Pair) -> None
     a, b = (firewall.node for firewall in pair.network.firewalls)
     are_equal(a, b)
     shares = [sum(host["taken"] for host in daemon.hosts()) for daemon in pair.daemons]
-    assert min(shares) > sum(shares) / 5, f"each carries a part: {shares}"
+    if pair.mode != "arp":  # there all clients of one MAC have one host
+        assert min(shares) > sum(shares) / 5, f"each carries a part: {shares}"
 
     first = pair.network.a
     pair.lab.power_cut(first.ports)
