@@ -26,6 +26,7 @@ class Reason(enum.Enum):
     PREEMPT = "preempting a slower master"
     DEMOTED_MASTER = "the master is more demoted than we are"
     WILL_TIME_OUT = "master will time out"
+    MASTER_LEFT = "the master has left"
     BETTER_MASTER = "more frequent advertisement received"
     LESS_DEMOTED = "less demoted advertisement received"
     LINK_DOWN = "hardware interface down"

@@ -50,7 +50,7 @@ def test_a_backup_that_hears_it_takes_over(family: Family) -> None:
         "lan": CarpState.MASTER,
         "wan": CarpState.BACKUP,
     }
-    assert node.engine.hosts["lan"].reason is Reason.WILL_TIME_OUT
+    assert node.engine.hosts["lan"].reason is Reason.MASTER_LEFT
 
 
 # what comes on another interface and is no farewell for us -> the counters of that interface

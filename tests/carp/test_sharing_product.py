@@ -14,7 +14,7 @@ from typing import get_args
 
 import pytest
 
-from carpd.carp.virtual_host import YIELD_LIMIT_NS
+from carpd.carp.share import YIELD_LIMIT_NS
 from carpd.config.model import BalancingMode, VirtualHostConfig
 from carpd.effects import Announce, Effect, OpenShare, SendAdvertisement, SendWithOwnMac, SurrenderLease
 from carpd.events import (

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from carpd.carp.share import OVERDUE_NS, YIELD_LIMIT_NS
 from carpd.carp.status import host_status
-from carpd.carp.virtual_host import ANSWER_AGAIN_NS, SUCCESSOR_LIMIT_NS, UNREAD_LIMIT_NS, YIELD_LIMIT_NS
+from carpd.carp.virtual_host import ANSWER_AGAIN_NS, UNREAD_LIMIT_NS
 from carpd.config.model import DemotionMode, VirtualHostConfig
 from carpd.effects import (
     Announce,
@@ -67,7 +68,8 @@ def wait_out(node: Node) -> list[Effect]:
 TAKE_OVERS: dict[Reason, tuple[VirtualHostConfig, Callable[[Node], list[Effect]]]] = {
     Reason.PREEMPT: (node_config(1, preempt=True), lambda node: node.hear(advskew=101)),
     Reason.DEMOTED_MASTER: (ONE, lambda node: node.hear(advskew=0, demotion=1)),
-    Reason.WILL_TIME_OUT: (ONE, lambda node: node.hear(advbase=BOW_OUT, advskew=BOW_OUT)),
+    Reason.WILL_TIME_OUT: (ONE, lambda node: node.hear(advbase=4)),
+    Reason.MASTER_LEFT: (ONE, lambda node: node.hear(advbase=BOW_OUT, advskew=BOW_OUT)),
     Reason.USER: (ONE, lambda node: node.tell(ForceState("lan:1", CarpState.MASTER))),
 }
 
@@ -250,7 +252,7 @@ def test_a_stream_of_senders_fills_no_memory() -> None:
     node = Node.master(ONE)
     for number in range(1000):
         hear_from(node, number.to_bytes(4, "big"), advskew=200)
-    assert node.host._waits_for == set()
+    assert node.host._share._predecessors == set()
 
 
 def test_who_has_yielded_to_a_better_one_does_not_take_over_from_a_worse_one() -> None:
@@ -263,11 +265,11 @@ def test_who_has_yielded_to_a_better_one_does_not_take_over_from_a_worse_one() -
     assert node.state is CarpState.BACKUP
 
 
-OVERDUE_NS = SECOND + 99 * SKEW + SUCCESSOR_LIMIT_NS
+OVERDUE_AFTER_NS = SECOND + 99 * SKEW + OVERDUE_NS
 
 NOT_OUTRANKED: dict[str, Callable[[Node], object]] = {
     # what happened since a better one was heard -> whom we take over from
-    "it is overdue": lambda node: node.at(OVERDUE_NS),
+    "it is overdue": lambda node: node.at(OVERDUE_AFTER_NS),
     "it leaves": lambda node: hear_from(node, THIRD4, advbase=BOW_OUT, advskew=BOW_OUT),
     "it is a worse one now": lambda node: hear_from(node, THIRD4, demotion=2),
 }
@@ -277,7 +279,7 @@ NOT_OUTRANKED: dict[str, Callable[[Node], object]] = {
 def test_unless_that_is_no_better_one_any_more(happens: Callable[[Node], object]) -> None:
     node = Node(node_config(1, preempt=True))
     hear_from(node, THIRD4, advskew=99)
-    assert hear_from(node.at(OVERDUE_NS - SECOND), FOURTH4, advskew=101) == [], "not yet"
+    assert hear_from(node.at(OVERDUE_AFTER_NS - SECOND), FOURTH4, advskew=101) == [], "not yet"
     hear_from(node, THIRD4, advskew=99)
     happens(node)
     if node.state is CarpState.BACKUP:

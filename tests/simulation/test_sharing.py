@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from carpd.carp.virtual_host import YIELD_LIMIT_NS, VirtualHost
+from carpd.carp.share import YIELD_LIMIT_NS, BetterMasters, Heard, Share
+from carpd.carp.virtual_host import VirtualHost
 from carpd.config.model import BalancingMode
 from carpd.effects import ReleaseAddresses, SurrenderLease
 from carpd.events import CarpState
@@ -337,17 +338,17 @@ def test_one_thing_after_the_other(seed: int) -> None:
 
 def opens_at_once(patch: pytest.MonkeyPatch) -> None:
     """Before its predecessor has closed."""
-    patch.setattr(VirtualHost, "_begin_to_wait", lambda *_: None)
+    patch.setattr(Share, "wait", lambda *_: None)
 
 
 def opens_by_any_word(patch: pytest.MonkeyPatch) -> None:
     """Even by one that was for somebody else."""
-    patch.setattr(VirtualHost, "_yielded", lambda host, _: host._open() if host._open_at is not None else [])
+    patch.setattr(Share, "yielded", lambda share, _: share.waits)
 
 
 def never_opens(patch: pytest.MonkeyPatch) -> None:
     def close(host: VirtualHost) -> list[Any]:
-        host._open_at = None
+        host._share.end_wait()
         return []
 
     patch.setattr(VirtualHost, "_open", close)
@@ -400,13 +401,13 @@ def believes_that_it_was_never_late(patch: pytest.MonkeyPatch) -> None:
 
 
 def counts_from_the_frame(patch: pytest.MonkeyPatch) -> None:
-    original = VirtualHost._begin_to_wait
+    original = Share.wait
 
-    def begin(host: VirtualHost, now: int) -> None:
-        original(host, now)
-        host._open_at, host._wait_began = now + YIELD_LIMIT_NS, True
+    def wait(share: Share, now: int, last_heard: Heard | None) -> None:
+        original(share, now, last_heard)
+        share.waits_until, share._clock_was_asked = now + YIELD_LIMIT_NS, True
 
-    patch.setattr(VirtualHost, "_begin_to_wait", begin)
+    patch.setattr(Share, "wait", wait)
 
 
 def answers_once_an_interval(patch: pytest.MonkeyPatch) -> None:
@@ -414,7 +415,7 @@ def answers_once_an_interval(patch: pytest.MonkeyPatch) -> None:
 
 
 def takes_over_from_who_is_about_to_yield(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(VirtualHost, "_is_outranked", lambda *_: False)
+    patch.setattr(BetterMasters, "outrank", lambda *_: False)
 
 
 def believes_its_timer_at_once(patch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_contest_heard_by_a_worse_third_node() -> None:
     changed = changes(third_node("contest-freebsd-netbsd", vhid=5, advskew=200))
     assert changed[0] == (0, CarpState.BACKUP, Reason.READY)
     assert [(new, reason) for _, new, reason in changed[1:]] == [
-        (CarpState.MASTER, Reason.WILL_TIME_OUT),
+        (CarpState.MASTER, Reason.MASTER_LEFT),
         (CarpState.BACKUP, Reason.BETTER_MASTER),
         (CarpState.MASTER, Reason.MASTER_DOWN),
     ]
@@ -72,7 +72,7 @@ def test_contest_heard_by_a_better_node_that_preempts() -> None:
         Reason.READY,
         Reason.MASTER_DOWN,
         Reason.BETTER_MASTER,
-        Reason.PREEMPT,
+        Reason.MASTER_LEFT,
         Reason.BETTER_MASTER,
         Reason.MASTER_DOWN,
     ]
@@ -82,7 +82,7 @@ def test_bow_out_of_netbsd() -> None:
     """Set down, NetBSD bows out: the backup takes over at once, not after its 3.78 s."""
     steps = third_node("netbsd-shutdown", vhid=7, advskew=200)
     reasons = [reason for _, _, reason in changes(steps)]
-    assert reasons[:2] == [Reason.READY, Reason.WILL_TIME_OUT]
+    assert reasons[:2] == [Reason.READY, Reason.MASTER_LEFT]
 
 
 def test_ucarp_goes_silent() -> None:

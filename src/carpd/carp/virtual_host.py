@@ -9,10 +9,8 @@ socket, clock, log or chance.
          |   a run condition fails  |   +------------------ a better master is heard ---------------+  |
          +--------------------------+------------------------------------------------------------------+
 
-Where it is one of several nodes that share a set of addresses (`balancing`), every packet reaches all hosts, and two
-must never take one. So a node closes its share before it says that it leaves or yields; and who takes over from a
-master that lives opens its own when that was said, or after YIELD_LIMIT_NS. So does a master whose lease has run out
-before it speaks again: it was late, or could not send, and somebody may have taken over.
+Where it is one of several nodes that share a set of addresses (`balancing`), share.py says when a master may take its
+part of the traffic.
 
 Ref: spec carp §7 to §12; OpenBSD sys/netinet/ip_carp.c, carp_proto_input_c and carp_setrun.
 """
@@ -27,6 +25,7 @@ from carpd.carp.counter import CounterSequence
 from carpd.carp.demotion import Demotion
 from carpd.carp.preference import Preference, demoted_advskew, demotion_counter, own_preference
 from carpd.carp.send_errors import SendErrors
+from carpd.carp.share import YIELD_LIMIT_NS, BetterMasters, Heard, Share
 from carpd.config.model import Address, VirtualHostConfig
 from carpd.effects import (
     Effect,
@@ -48,10 +47,6 @@ from carpd.wire.carp_auth import Authenticator
 SUCCESSOR_LIMIT_NS = 100 * MILLISECOND
 """How long a master that leaves waits to hear its successor, whose answer takes about a millisecond."""
 
-YIELD_LIMIT_NS = 10 * MILLISECOND
-"""How long a node that took over from a living master waits to hear that this has closed its share. A BSD does not say
-so, but has long done it: carpd's own process is late by 7 ms at the most. Ref: design §7, timers."""
-
 ANSWER_AGAIN_NS = YIELD_LIMIT_NS // 4
 """Where traffic is shared, worse masters are answered no later than this: before they open a share."""
 
@@ -69,6 +64,7 @@ TRANSITIONS = {
         Reason.PREEMPT,
         Reason.DEMOTED_MASTER,
         Reason.WILL_TIME_OUT,
+        Reason.MASTER_LEFT,
         Reason.USER,
     ),
     (CarpState.MASTER, CarpState.BACKUP): (
@@ -81,14 +77,6 @@ TRANSITIONS = {
     (CarpState.MASTER, CarpState.INIT): _STOPS,
 }
 """Every change of state that there is, and what may lead to it. tools/state-diagram draws it for docs/concepts.md."""
-
-
-class Heard(NamedTuple):
-    """The last valid advertisement of a peer that was heard, and when."""
-
-    source: bytes
-    message: Advertisement
-    time_ns: int
 
 
 class _Leaving(NamedTuple):
@@ -121,16 +109,9 @@ class VirtualHost:
         self._answered_worse_master = False
         self._leaving: _Leaving | None = None
         self._holders: set[str] = set() if holders is None else holders
-        self._open_at: int | None = None
-        """A master that shares, and still waits for its predecessor: until when at the latest."""
-        self._better: dict[Family, Heard] = {}
-        """The last advertisement of a better master that has not said that it leaves."""
-        self._waits_for: set[bytes] = set()
-        """Meanwhile: the addresses of those that were heard as masters and have not yielded yet."""
-        self._wait_began = False
-        """Whether the clock was asked since: a frame has its time from the kernel, and may have waited for us."""
-        self._lease_until = 0
-        """How long the last advertisement that left lets us take our share."""
+        self._share = Share()
+        """For nodes that share; any other host's never waits."""
+        self._better = BetterMasters()
         self._configure(config, demotion)
 
     def _configure(self, config: VirtualHostConfig, demotion: Demotion) -> None:
@@ -150,7 +131,7 @@ class VirtualHost:
         """When `handle_timers` is wanted next, in nanoseconds. Early calls are harmless."""
         if self.state is CarpState.MASTER:
             due = self._leaving.until if self._leaving else self._advertise_at
-            return due if self._open_at is None else min(due, self._open_at)
+            return due if self._share.waits_until is None else min(due, self._share.waits_until)
         if self.state is CarpState.BACKUP:
             return min(self._master_down.values())
         return None
@@ -167,7 +148,7 @@ class VirtualHost:
     @property
     def serves(self) -> bool:
         """Whether traffic is taken here, as far as advertisements leave."""
-        return self.state is CarpState.MASTER and self._open_at is None
+        return self.state is CarpState.MASTER and not self._share.waits
 
     @property
     def _can_run(self) -> bool:
@@ -253,10 +234,10 @@ class VirtualHost:
         if self.state is CarpState.INIT:
             return []
         if self.config.balancing and message.type == YIELDED:
-            return self._yielded(source)
+            return self._open() if self._share.yielded(source) else []
         heard = self.heard = Heard(source, message, now)
         own, ad = self.preference, Preference.heard(message, self.config.demotion)
-        self._note_better(family, heard, ad < own)
+        self._better.note(family, heard, ad < own)
         if self.state is CarpState.MASTER:
             # Who leaves is no rival, whatever its demotion: its IPv6 bow-out must not depose whom its IPv4 one called.
             return [] if message.is_bow_out else self._receive_as_master(now, source, own, ad)
@@ -268,7 +249,7 @@ class VirtualHost:
             return self._left(now) if now >= self._leaving.until else []
         if self.state is CarpState.MASTER:
             advertised = self._advertise_by_timer(now) if now >= self._advertise_at else []
-            return [*advertised, *self._open_by_timer(now, heard_until)]
+            return [*advertised, *(self._open() if self._share.has_waited(now, heard_until) else [])]
         if self.state is CarpState.BACKUP and heard_until >= min(self._master_down.values()):
             return self._become_master(now, Reason.MASTER_DOWN, all_heard=now - heard_until < UNREAD_LIMIT_NS)
         return []
@@ -301,7 +282,7 @@ class VirtualHost:
             self.counters.oerrors += 1
             self.counters.onomem += out_of_memory
         elif self.config.balancing:
-            self._lease_until = now + self.config.lease_ns
+            self._share.begin_lease(now, self.config.lease_ns)
         return self._send_errors.count(bool(errno))
 
     def take_failed(self, now: int) -> list[Effect]:
@@ -335,8 +316,7 @@ class VirtualHost:
             if ad == own and self.config.tie_address is None:
                 self._wait_a_little_longer()
             return effects
-        if self._open_at is not None:
-            self._waits_for.add(source)
+        self._share.wait_too(source)
         if self._answered_worse_master:
             if self.config.balancing:  # it may be about to open its share
                 self._advertise_at = min(self._advertise_at, now + ANSWER_AGAIN_NS)
@@ -385,7 +365,10 @@ class VirtualHost:
     def _receive_as_backup(
         self, now: int, family: Family, heard: Heard, own: Preference, ad: Preference
     ) -> list[Effect]:
-        reason = self._reason_to_take_over(own, ad, heard.message.is_bow_out)
+        bow_out = heard.message.is_bow_out
+        reason = self._reason_to_take_over(own, ad, bow_out)
+        if reason is not None and bow_out:
+            reason = Reason.MASTER_LEFT  # by whichever rule
         if reason is not None and not self._failed_lately(now) and not self._is_outranked(now, family, heard):
             return self._become_master(now, reason)
         if family in self._master_down:
@@ -404,21 +387,8 @@ class VirtualHost:
             return Reason.WILL_TIME_OUT
         return None
 
-    def _note_better(self, family: Family, heard: Heard, is_better: bool) -> None:
-        known = self._better.get(family)
-        if is_better and not heard.message.is_bow_out:
-            self._better[family] = heard
-        elif known and (known.source == heard.source or heard.message.is_bow_out):
-            del self._better[family]
-
     def _is_outranked(self, now: int, family: Family, heard: Heard) -> bool:
-        """Of many hosts that share several take over at once, or one speaks that was late. As long as a better master
-        than we are is not overdue a worse one is about to yield to that: its word must not open our share.
-        """
-        better = self._better.get(family)
-        if better is None or not self.config.balancing or better.source == heard.source:
-            return False
-        return now < better.time_ns + better.message.interval_ns + SUCCESSOR_LIMIT_NS
+        return bool(self.config.balancing) and self._better.outrank(now, family, heard.source)
 
     def _failed_lately(self, now: int) -> bool:
         """Two hosts that can't take their addresses would call each other by their bow-outs, as fast as they can."""
@@ -442,12 +412,12 @@ class VirtualHost:
         self.counters.preempt += 1
         if self.config.balancing and not (reason is Reason.MASTER_DOWN and all_heard):
             # A dead one's lease has run out. But who was late may have missed that somebody else has taken over.
-            self._begin_to_wait(now)
+            self._share.wait(now, self.heard)
         self.heard = None
         self._master_down.clear()
         self._announce_countdown = REPEAT_AFTER
         self._answered_worse_master = False
-        self._lease_until = now
+        self._share.begin_lease(now, 0)
         return [*self._take(), *self._speak(now), *self._begin_to_serve(), changed]
 
     def _take(self) -> list[Effect]:
@@ -460,30 +430,10 @@ class VirtualHost:
         """
         if not self.config.balancing:
             return self._announce()
-        return self._open() if self._open_at is None else []
-
-    def _begin_to_wait(self, now: int) -> None:
-        self._open_at, self._wait_began = now, False
-        self._waits_for = {self.heard.source} if self.heard and not self.heard.message.is_bow_out else set()
-
-    def _yielded(self, source: bytes) -> list[Effect]:
-        """Of three hosts two may take over at once: who has yielded to the one has not heard of the other."""
-        if self._open_at is None or source not in self._waits_for:
-            return []
-        self._waits_for.remove(source)
-        return [] if self._waits_for else self._open()
-
-    def _open_by_timer(self, now: int, heard_until: int) -> list[Effect]:
-        """Whom we took over from has had the time to hear of us; a better one that waits in the socket comes first."""
-        if self._open_at is None or heard_until < self._open_at:
-            return []
-        if self._wait_began:
-            return self._open()
-        self._open_at, self._wait_began = now + YIELD_LIMIT_NS, True
-        return []
+        return [] if self._share.waits else self._open()
 
     def _open(self) -> list[Effect]:
-        self._open_at = None
+        self._share.end_wait()
         return [OpenShare(self.config.name)]
 
     def _become(self, now: int, to: CarpState, reason: Reason) -> list[Effect]:
@@ -512,7 +462,8 @@ class VirtualHost:
     def _enter(self, now: int, new: CarpState, reason: Reason) -> StateChanged:
         old, self.state = self.state, new
         assert reason in TRANSITIONS.get((old, new), ()), f"{old.name} to {new.name}: {reason.value}"
-        self._leaving = self._open_at = None
+        self._leaving = None
+        self._share.end_wait()
         self.since, self.reason = now, reason
         if new is CarpState.INIT:
             self.heard, self._send_errors = None, SendErrors()
@@ -544,9 +495,9 @@ class VirtualHost:
 
     def _close_what_has_lapsed(self, now: int) -> list[Effect]:
         """A share that fell shut with its lease would be opened by the next advertisement: it waits before."""
-        if not self.config.balancing or now < self._lease_until:
+        if not self.config.balancing or not self._share.has_lapsed(now):
             return []
-        self._begin_to_wait(now)
+        self._share.wait(now, self.heard)
         return [SurrenderLease(self.config.name), *self._take()]
 
     def _speak(self, now: int) -> list[Effect]:

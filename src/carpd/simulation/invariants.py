@@ -29,7 +29,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
-from carpd.carp.virtual_host import SUCCESSOR_LIMIT_NS, YIELD_LIMIT_NS
+from carpd.carp.share import YIELD_LIMIT_NS
+from carpd.carp.virtual_host import SUCCESSOR_LIMIT_NS
 from carpd.config.model import VirtualHostConfig
 from carpd.effects import Reason, StateChanged
 from carpd.events import CarpState, Family

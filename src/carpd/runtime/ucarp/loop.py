@@ -62,6 +62,7 @@ _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 _REASONS = {
     Reason.PREEMPT: "Putting MASTER down - preemption",
     Reason.WILL_TIME_OUT: "Putting MASTER DOWN (going to time out)",
+    Reason.MASTER_LEFT: "Putting MASTER DOWN (going to time out)",
     Reason.BETTER_MASTER: "Preferred master advertised: going back to BACKUP state",
 }
 
@@ -238,7 +239,9 @@ class Ucarp:
         else:
             self._log.warning(f"Switching to state: {self._state}")
         self._scripts.call(up=master)
-        if reason := _REASONS.get(fact.reason):
+        # The original sees no more in a bow-out than a slower master.
+        preempted = self._config.preempt and fact.reason is Reason.MASTER_LEFT
+        if reason := _REASONS.get(Reason.PREEMPT if preempted else fact.reason):
             self._log.warning(reason)
 
     @property
