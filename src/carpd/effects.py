@@ -115,7 +115,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class SendProbe:
-    """Action: send this to CARP's group, and to the MAC that the nodes share if there is one; best effort."""
+    """Action: send this to CARP's group, and to the MAC that the nodes share if there is one, there over each family of
+    the addresses; best effort.
+    """
 
     host: str
     probe: SharingProbe

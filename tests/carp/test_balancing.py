@@ -5,8 +5,11 @@ hosts share alike. Ref: spec carp §14.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
+import operator
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +20,12 @@ from hypothesis import strategies as st
 from carpd.carp.announce import sending_mac
 from carpd.carp.balancing import (
     FORGET_NS,
-    GROUP_MAC,
     MISSED_LIMIT,
     PEERS_LIMIT,
     ArpHash,
     mix,
+    node_of,
+    own_destination,
     shared_mac,
     taken_macs,
 )
@@ -45,7 +49,7 @@ from carpd.wire.ethernet import (
 from carpd.wire.ipv4 import IPv4Packet
 from carpd.wire.ipv6 import IPv6Packet
 from carpd.wire.ndp import ALL_NODES, NeighborAdvertisement, NeighborSolicitation, solicited_node
-from carpd.wire.sharing_probe import SharingProbe
+from carpd.wire.sharing_probe import GROUP_MAC, SharingProbe
 from tests.carp.harness import (
     BOTH_FAMILIES,
     IPV4_ONLY,
@@ -345,6 +349,20 @@ def test_neighbors_answered(frame: bytes, expected: Answer) -> None:
     assert ask(sharing(1), frame) == [expected]
 
 
+@modes
+def test_who_looks_for_a_duplicate_moves_no_other_client(mode: BalancingMode) -> None:
+    """All on the link are told that the address is taken: in `arp` balancing with the MAC of one node, for which nobody
+    shall give up another one's.
+    """
+    (told,) = ask(
+        sharing(1, 2, configs=[node_config(vhid, mode) for vhid in (1, 2)]), solicitation(source=UNSPECIFIED6)
+    )
+    assert isinstance(told, Answer)
+    assert isinstance(told.answer, NeighborAdvertisement)
+    assert (told.destination, told.answer.solicited) == (ALL_NODES, False)
+    assert told.answer.override is (mode is not M.ARP)
+
+
 def test_a_client_without_a_mac_in_its_message_is_told_by_that_of_the_frame() -> None:
     node = sharing(1, 2, configs=[node_config(vhid, M.ARP) for vhid in (1, 2)])
     for client in (CLIENT_MAC, CLIENT_MAC2):
@@ -445,6 +463,26 @@ def probe_frame(
     return EthernetFrame(destination, source, sharing_probe.ETHERTYPE, probe.to_bytes(key)).to_bytes()
 
 
+def shared_frame(
+    family: int = 4, probe: SharingProbe = OURS, source: bytes = PEER_MAC, destination: bytes = SHARED_MAC
+) -> bytes:
+    """The same to the shared MAC, in a packet."""
+    addresses = {4: (CLIENT4, VIRTUAL4), 6: (CLIENT6, VIRTUAL6)}[family]
+    return sharing_probe.packet_frame(
+        probe.to_bytes(KEY),
+        source_mac=source,
+        destination_mac=destination,
+        source=addresses[0],
+        destination=addresses[1],
+    )
+
+
+def hear_whole(node: Node, source: bytes = PEER_MAC) -> list[Effect]:
+    """All that a host sends once an interval."""
+    frames = (probe_frame(source=source), shared_frame(4, source=source), shared_frame(6, source=source))
+    return [effect for frame in frames for effect in ask(node, frame)]
+
+
 def findings(effects: list[Effect]) -> list[tuple[bool, str]]:
     assert all(isinstance(effect, SharingChanged) and effect.virtual_host == "lan" for effect in effects)
     return [(effect.present, effect.finding) for effect in effects if isinstance(effect, SharingChanged)]
@@ -520,7 +558,7 @@ def test_findings(probe: SharingProbe, expected: list[str], masters: tuple[int, 
     node = sharing(*masters)
     assert findings(ask(node, probe_frame(probe))) == [(True, finding) for finding in expected]
     assert ask(node, probe_frame(probe)) == []
-    assert ask(node, probe_frame(probe, destination=SHARED_MAC)) == []
+    assert ask(node, shared_frame(4, probe)) == ask(node, shared_frame(6, probe)) == []
     for name in ("lan:1", "lan:2"):
         assert host_status(node.engine, name).findings == tuple(expected)
     assert findings(ask(node, probe_frame())) == [(False, finding) for finding in expected]
@@ -534,25 +572,83 @@ def test_without_the_password_it_is_nobody_s(key: bytes) -> None:
     assert node.engine.sharing["lan"]._peers == {}
 
 
-LOST = "frames of 02:00:00:00:00:02 to 01:00:5e:00:01:01 do not arrive: a switch must deliver them to every host"
+LOST = [
+    f"IPv{family} packets of 02:00:00:00:00:02 to 01:00:5e:00:01:01 do not arrive: switch IGMP and MLD snooping off on "
+    "the switches between, or make the hosts' ports router ports"
+    for family in (4, 6)
+]
 
 
-def test_frames_to_the_shared_mac_get_lost() -> None:
+@pytest.mark.parametrize("lost", [{4}, {6}, {4, 6}], ids=str)
+def test_packets_to_the_shared_mac_get_lost(lost: set[int]) -> None:
+    """Of one family or both; each is said once, and one that arrives ends it."""
     node = sharing(1)
+
+    def interval() -> list[tuple[bool, str]]:
+        frames = [probe_frame(), *(shared_frame(family) for family in (4, 6) if family not in lost)]
+        return findings([effect for frame in frames for effect in ask(node, frame)])
+
+    named = [LOST[family == 6] for family in sorted(lost)]
     for _ in range(3):
-        for _ in range(MISSED_LIMIT - 1):
-            assert ask(node, probe_frame()) == []
-        assert findings(ask(node, probe_frame())) == [(True, LOST)]
-        assert ask(node, probe_frame()) == []
-        assert findings(ask(node, probe_frame(destination=SHARED_MAC))) == [(False, LOST)], "one that arrives ends it"
+        for _ in range(MISSED_LIMIT):
+            assert interval() == []
+        assert interval() == [(True, finding) for finding in named]
+        assert interval() == []
+        assert host_status(node.engine, "lan:1").findings == tuple(named)
+        found = [findings(ask(node, shared_frame(family))) for family in sorted(lost)]
+        assert found == [[(False, finding)] for finding in named]
+
+
+def test_of_addresses_of_one_family_the_other_is_not_missed() -> None:
+    node = sharing(1, configs=[node_config(vhid, addresses=IPV6_ONLY) for vhid in (1, 2)])
+    for _ in range(2 * MISSED_LIMIT):
+        ask(node, probe_frame())
+    assert host_status(node.engine, "lan:1").findings == (LOST[1],)
+    node.tell(Configure(tuple(node_config(vhid, addresses=IPV4_ONLY) for vhid in (1, 2)), SEED))
+    for _ in range(MISSED_LIMIT + 1):
+        ask(node, probe_frame())
+    assert host_status(node.engine, "lan:1").findings == (LOST[0],)
+
+
+@pytest.mark.parametrize("mode", [M.IP, M.IP_STEALTH, M.IP_UNICAST], ids=lambda mode: mode.value)
+def test_what_must_be_done_depends_on_the_mode(mode: BalancingMode) -> None:
+    remedy = {M.IP: "snooping", M.IP_STEALTH: "must flood", M.IP_UNICAST: "must be a hub, or mirror"}[mode]
+    node = sharing(1, configs=[node_config(vhid, mode) for vhid in (1, 2)])
+    for _ in range(MISSED_LIMIT + 1):
+        ask(node, probe_frame(SharingProbe(NUMBERS[mode], b"\x01\x02")))
+    found = host_status(node.engine, "lan:1").findings
+    assert len(found) == 2
+    for finding in found:
+        assert remedy in finding
+        assert MACS_OF_1[mode].hex(":") in finding
 
 
 def test_now_and_then_one_gets_lost() -> None:
     node = sharing(1)
     for _ in range(20):
-        for _ in range(MISSED_LIMIT - 1):
+        for _ in range(MISSED_LIMIT):
             assert ask(node, probe_frame()) == []
-        assert ask(node, probe_frame(destination=SHARED_MAC)) == []
+        for family in (4, 6):
+            assert ask(node, shared_frame(family)) == []
+        assert hear_whole(node) == []
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        shared_frame(destination=virtual_mac(1)),  # of another way of sharing
+        shared_frame(destination=GROUP_MAC),
+        probe_frame(destination=SHARED_MAC),  # what is no IP a switch may treat otherwise
+        shared_frame()[:22] + b"\xfe" + shared_frame()[23:],  # TTL 254, and a wrong checksum for it
+    ],
+    ids=["virtual MAC", "group", "no IP", "TTL"],
+)
+def test_only_packets_to_the_shared_mac_show_that_such_arrive(frame: bytes) -> None:
+    node = sharing(1)
+    for _ in range(MISSED_LIMIT + 1):
+        assert ask(node, frame) == []
+        ask(node, probe_frame())
+    assert host_status(node.engine, "lan:1").findings == tuple(LOST)
 
 
 def test_only_what_comes_to_the_group_shows_that_the_other_is_missing() -> None:
@@ -575,20 +671,23 @@ def test_what_was_missed_of_another_way_of_sharing_does_not_count(other: Sharing
         ask(node, probe_frame(other))
     ((present, _),) = findings(ask(node, probe_frame()))
     assert not present, "all is well now, and nothing is said to be lost"
-    for _ in range(MISSED_LIMIT - 2):
+    for _ in range(MISSED_LIMIT - 1):
         assert ask(node, probe_frame()) == []
-    assert findings(ask(node, probe_frame())) == [(True, LOST)]
+    assert findings(ask(node, probe_frame())) == [(True, finding) for finding in LOST]
 
 
 def test_each_host_for_itself() -> None:
     node = sharing(1)
-    for _ in range(MISSED_LIMIT):
+    for _ in range(MISSED_LIMIT + 1):
         ask(node, probe_frame())
-        ask(node, probe_frame(source=PEER_MAC2, destination=SHARED_MAC))
-        ask(node, probe_frame(source=PEER_MAC2))
-    assert host_status(node.engine, "lan:1").findings == (LOST,)
+        hear_whole(node, PEER_MAC2)
+    assert host_status(node.engine, "lan:1").findings == tuple(LOST)
     ask(node, probe_frame(SharingProbe(1, b"\x01\x02"), PEER_MAC2))
-    assert [finding.split()[-1] for finding in host_status(node.engine, "lan:1").findings] == ["host", "hosts"]
+    assert [finding.split()[-1] for finding in host_status(node.engine, "lan:1").findings] == [
+        "ports",
+        "ports",
+        "hosts",
+    ]
 
 
 def test_our_own_that_come_back_are_no_other_host() -> None:
@@ -651,14 +750,36 @@ def test_with_a_new_password_the_old_one_is_worth_nothing() -> None:
     assert len(findings(ask(node, probe_frame(wrong, key=b"other")))) == 1
 
 
+@given(
+    number=st.integers(2, 32),
+    data=st.data(),
+    version=st.sampled_from((4, 6)),
+)
+def test_a_probe_in_a_packet_falls_to_who_sends_it(number: int, data: st.DataObject, version: int) -> None:
+    """So that no other host takes it; its destination is a shared address, or one beside it."""
+    size = 4 if version == 4 else 16
+    source, shared = (data.draw(st.binary(min_size=size, max_size=size)) for _ in range(2))
+    vhids = tuple(sorted(data.draw(st.sets(st.integers(1, 255), min_size=number, max_size=number))))
+    place = data.draw(st.integers(0, number - 1))
+    config = node_config(vhids[place], vhids=vhids)
+    destination = own_destination(config, source, shared)
+    words = struct.unpack(f"!{size // 2}I", source + destination)
+    assert functools.reduce(operator.xor, words) % number == node_of(source, destination, number) == place
+    assert destination[:-1] == shared[:-1]
+    assert destination[-1] ^ shared[-1] < 32
+
+
 def test_two_hosts_understand_each_other() -> None:
     """What one sends the other reads, in each mode, and finds nothing wrong."""
     for mode in BalancingMode:
         configs = [node_config(vhid, mode) for vhid in (1, 2)]
         one, two = sharing(1, configs=configs), sharing(2, configs=configs)
         (probe,) = [effect.probe for effect in one.expire() if isinstance(effect, SendProbe)]
-        for mac in filter(None, (GROUP_MAC, shared_mac(configs[0]))):
-            assert ask(two, probe_frame(probe, destination=mac)) == []
+        mac = shared_mac(configs[0])
+        for _ in range(2 * MISSED_LIMIT):
+            assert ask(two, probe_frame(probe)) == []
+            if mac is not None:
+                assert [ask(two, shared_frame(family, probe, destination=mac)) for family in (4, 6)] == [[], []]
         assert len(two.engine.sharing["lan"]._peers) == 1
 
 
@@ -670,6 +791,8 @@ VALID = [
     solicitation(source=UNSPECIFIED6),
     probe_frame(),
     probe_frame(SharingProbe(3, bytes(range(1, 33)))),
+    shared_frame(4),
+    shared_frame(6),
 ]
 
 
@@ -727,5 +850,5 @@ def test_any_probe_that_is_signed(source: bytes, mode: int, vhids: bytes) -> Non
 
 def test_nodes_that_are_not_prepared_answer_nobody() -> None:
     node = Node(node_config(1), node_config(2), prepared=False)
-    for frame in VALID[:-1]:
+    for frame in VALID[:4]:
         assert ask(node, frame) == []

@@ -175,6 +175,20 @@ def test_each_host_fails_for_itself() -> None:
     assert node.engine.groups["edge"].total == 1
 
 
+@pytest.mark.parametrize("state", [CarpState.MASTER, CarpState.BACKUP])
+def test_what_is_made_anew_is_not_blamed_for_what_failed_before(state: CarpState) -> None:
+    """A backup sends nothing that could prove it: without this, who lost a share gate would be demoted for ever."""
+    node = Node.master(LAN)
+    send_outcomes(node, ERROR, ERROR, ERROR)
+    if state is CarpState.BACKUP:
+        node.hear(advskew=0, demotion=0)
+    assert (node.state, node.engine.groups["edge"].total) == (state, 1)
+    assert demotions(node.tell(HostPrepared("lan"))) == [("edge", 1, 0)]
+    assert node.state is state
+    assert send_outcomes(node, ERROR, ERROR) == []
+    assert send_outcomes(node, ERROR) == [("edge", 0, 1)]
+
+
 def test_sent_is_counted_before_it_fails() -> None:
     """Ref: spec carp §6.1: opackets counts the attempts, onomem those that lacked memory."""
     node = Node.master(LAN)

@@ -36,7 +36,7 @@ CLIENTS = 256
 QUIET_S = 0.25
 """So long nothing must come any more."""
 
-_FREEBIND = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.IPPROTO_IPV6, 78)}
+FREEBIND = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.IPPROTO_IPV6, 78)}
 _UDP = 17
 
 
@@ -88,7 +88,7 @@ class Servers:
             with node.inside():
                 for family, address in ((socket.AF_INET, SHARED[0]), (socket.AF_INET6, SHARED[1])):
                     server = socket.socket(family, socket.SOCK_DGRAM)
-                    server.setsockopt(*_FREEBIND[family], 1)
+                    server.setsockopt(*FREEBIND[family], 1)
                     server.bind((address, PORT))
                     server.setblocking(False)
                     self._names[server] = node.name
@@ -205,7 +205,8 @@ class SharedSegment:
         running = [daemon for daemon in self.daemons if daemon.process.running]
 
         def whole() -> bool:
-            return sum(bool(host["serves"]) for daemon in running for host in daemon.hosts()) == len(self.vhids)
+            nodes = [host for daemon in running for host in daemon.hosts() if host["balancing"]]
+            return sum(bool(node["serves"]) for node in nodes) == len(self.vhids)
 
         wait_until(whole, LIMIT_NS, "the shares are the whole")
 
@@ -245,16 +246,27 @@ class RawClients:
             packet = IPv6Packet(source=source, destination=group, hop_limit=255, next_header=58, payload=message)
             frame = EthernetFrame(multicast_mac6(group), mac, ETHERTYPE_IPV6, packet.to_bytes())
         self._packets.send(frame.to_bytes())
+        received = self._hear(mac)
+        return arp.ArpPacket.from_bytes(received.payload).sender_mac if family == 4 else _told(received).mac
+
+    def told_of_a_duplicate(self, number: int) -> bytes:
+        """The MAC that all are told for the IPv6 address when a client asks whether it may have that itself."""
+        target = ip_address(SHARED[1]).packed
+        group = ndp.solicited_node(target)
+        message = ndp.NeighborSolicitation(target).to_bytes(bytes(16), group)
+        packet = IPv6Packet(source=bytes(16), destination=group, hop_limit=255, next_header=58, payload=message)
+        frame = EthernetFrame(multicast_mac6(group), self.mac(number), ETHERTYPE_IPV6, packet.to_bytes())
+        self._packets.send(frame.to_bytes())
+        return _told(self._hear(multicast_mac6(ndp.ALL_NODES))).mac
+
+    def _hear(self, destination: bytes) -> EthernetFrame:
+        """The next frame to this MAC. Raise TimeoutError."""
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             received = EthernetFrame.from_bytes(self._packets.recv(2048))
-            if received.destination != mac:
-                continue
-            if family == 4:
-                return arp.ArpPacket.from_bytes(received.payload).sender_mac
-            answer = IPv6Packet.from_bytes(received.payload)
-            return ndp.NeighborAdvertisement.from_bytes(answer.payload, answer.source, answer.destination).mac
-        raise TimeoutError(f"nobody told client {number} where {SHARED[family == 6]} is")
+            if received.destination == destination:
+                return received
+        raise TimeoutError(f"nothing came to {destination.hex(':')}")
 
     def ask(self, number: int, family: int, destination: bytes) -> Question:
         """A question of the crowd's client, from this client's MAC to the one that it was told."""
@@ -275,3 +287,8 @@ class RawClients:
     @cached_property
     def numbers(self) -> range:
         return range(CLIENTS)
+
+
+def _told(frame: EthernetFrame) -> ndp.NeighborAdvertisement:
+    answer = IPv6Packet.from_bytes(frame.payload)
+    return ndp.NeighborAdvertisement.from_bytes(answer.payload, answer.source, answer.destination)

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import pytest
 
+from carpd.lab.nodes import Node
 from carpd.lab.topology import Lab
 from carpd.lab.waiting import wait_until
-from tests.daemon.carpd import LIMIT_NS, Carpd
-from tests.daemon.sharing import NAMES, RawClients, SharedSegment, sharing_host
+from carpd.linux import ebpf
+from carpd.linux.ebpf import Assembler, Register
+from carpd.wire import tc
+from tests.daemon.carpd import LIMIT_NS, Carpd, virtual_host
+from tests.daemon.sharing import (
+    CLIENTS,
+    FREEBIND,
+    NAMES,
+    PORT,
+    SHARED,
+    RawClients,
+    SharedSegment,
+    expected_index,
+    sharing_host,
+)
+from tests.linux.tcx import detach_all
 
 FLOODED = ("ip", "ip-stealth", "ip-unicast")
 Share = Callable[[str, int], SharedSegment]
@@ -42,6 +59,7 @@ def test_every_packet_is_served_by_the_host_that_the_hash_names(share: Share, mo
     answers = segment.crowd.answers()
     assert {q: answers.get(q) for q in asked} == {q: [segment.expected(q.number, q.family)] for q in asked}
     assert {q: segment.servers.taken.get(q) for q in asked} == answers
+    assert not any(host["findings"] for daemon in segment.daemons for host in daemon.hosts())
 
 
 @pytest.mark.parametrize("hosts", [2, 3, 4])
@@ -58,6 +76,22 @@ def test_arp_balancing_tells_every_client_the_mac_of_one_node(share: Share, host
         asked = [clients.ask(number, 4, told[number]) for number in clients.numbers]
         answers = segment.crowd.answers()
     assert {q: answers.get(q) for q in asked} == {q: [NAMES[vhids[q.number] - 1]] for q in asked}
+
+
+def test_who_looks_for_a_duplicate_moves_nobody_to_another_node(share: Share) -> None:
+    """In `arp` balancing: it hears that the address is taken, as all do; they keep the MAC that they were told."""
+    segment = share("arp", 2)
+
+    def known() -> str:
+        (entry,) = segment.client.run(["ip", "-6", "neighbor", "show", SHARED[1]]).splitlines()
+        return entry.split()[entry.split().index("lladdr") + 1]
+
+    segment.client.run(["ping", "-c", "1", "-W", "5", SHARED[1]])
+    before = known()
+    with closing(RawClients(segment)) as clients:
+        told = {clients.told_of_a_duplicate(number).hex(":"): known() for number in range(16)}
+    nodes = ("00:00:5e:00:01:01", "00:00:5e:00:01:02")
+    assert told == dict.fromkeys(nodes, before), "clients of either node have asked"
 
 
 @contextmanager
@@ -164,6 +198,132 @@ def test_everything_is_put_back_at_the_end(share: Share) -> None:
             assert daemon.node.run(["sysctl", "-n", setting]).strip() == "0"
 
 
+def test_somebody_undoes_the_share_gate(share: Share) -> None:
+    """By `bpftool link detach`; then by programs that accept all, and stand before ours. Both at one host."""
+    segment = share("ip", 2)
+    all_are_served(segment)
+    b = segment.daemons[1]
+    with b.node.inside():
+        index = socket.if_nametoindex("eth1")
+        detach_all(index)
+        assert [ebpf.attached(index, place) for place in (tc.INGRESS, tc.EGRESS)] == [([], []), ([], [])]
+    b.logs("lan:2: IPv4 advertisements leave past the share gate, so that nothing is taken")
+    again = "somebody detached the share gate of lan, or stands before it: attaching it anew"
+    b.logs(again)
+    segment.settle()
+    all_are_served(segment)
+
+    with b.node.inside(), ExitStack() as theirs:
+        for place in (tc.INGRESS, tc.EGRESS):
+            theirs.callback(accept_all(index, place))
+        wait_until(lambda: b.log().count(again) == 2, LIMIT_NS, "b is attached again")
+        segment.settle()
+        all_are_served(segment)
+    assert [host["demotion"] for daemon in segment.daemons for host in daemon.hosts()] == [0] * 4
+
+
+def accept_all(index: int, place: int) -> Callable[[], None]:
+    to = Assembler()
+    to.move(Register.R0, 0)
+    to.exit()
+    program = ebpf.load("theirs", to.to_bytes())
+    try:
+        return ebpf.attach(program, index, place, name="theirs", handle=1, use_tcx=True, first=True)
+    finally:
+        os.close(program)
+
+
+def test_ordinary_virtual_hosts_beside_it_take_nothing(share: Share) -> None:
+    """Their macvlans get copies of multicast frames: by chance of their filter, or all of them if somebody listens."""
+
+    def plain(number: int) -> str:
+        addresses = ["10.1.252.1/16", "2001:db8:1::fd:1/64"]
+        return virtual_host("plain", vhid=100, addresses=addresses, advbase=0, advskew=12 + 6 * number)
+
+    segment = share("ip", 2)
+    a, b = segment.daemons
+    for number, daemon in enumerate(segment.daemons):
+        daemon.reload(sharing_host("ip", segment.vhids, number), plain(number))
+        daemon.becomes(("MASTER", "BACKUP")[number], "plain")
+        daemon.node.ip("link set carp-plain promisc on")
+    segment.all_are_open()
+    all_are_served(segment)
+    with questions(segment):
+        a.process.signal_all(signal.SIGKILL)
+        b.becomes("MASTER")
+    all_are_served(segment)
+
+    b.reload(plain(1))
+    for family in ("ipv4", "ipv6"):
+        settings = [f"net.{family}.conf.{name}.drop_unicast_in_l2_multicast" for name in ("eth1", "carp-plain")]
+        assert b.node.run(["sysctl", "-n", *settings]).split() == ["0", "1"]
+
+
+def test_what_a_router_says_of_a_connection_comes_to_the_host_that_has_it(lab: Lab, share: Share) -> None:
+    """Behind the router is a link for shorter packets; of its errors nothing but what they are about tells the flow."""
+    segment = share("ip", 2)
+    router, customer, far = lab.node("router"), lab.node("customer"), lab.switch("far")
+    sources = [form.format(number) for form in ("10.9.1.{}", "fd00:9::1:{}") for number in range(1, 5)]
+    router.sysctl(ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
+    lab.cable(router, "eth1", segment.lan, "10.1.253.7/16", "2001:db8:1::fd:7/64")
+    lab.cable(router, "eth2", far, "10.9.0.1/16", "fd00:9::1/64")
+    router.ip("link set eth2 mtu 1300")
+    lab.cable(customer, "eth1", far, *(source + ("/64" if ":" in source else "/16") for source in sources))
+    customer.ip("route add default via 10.9.0.1", "route add default via fd00:9::1")
+    with ExitStack() as servers:
+        for node in segment.nodes:
+            node.sysctl(ipv4__tcp_mtu_probing=0)
+            node.ip("route add 10.9.0.0/16 via 10.1.253.7", "route add fd00:9::/64 via 2001:db8:1::fd:7")
+            for address in SHARED:
+                servers.enter_context(serving(node, address))
+        for source in sources:
+            with customer.inside():
+                client = socket.socket(kind_of(source))
+            with client:
+                client.settimeout(5)
+                client.bind((source, 0))
+                client.connect((SHARED[":" in source], PORT))
+                size = 0
+                while data := client.recv(65536):
+                    size += len(data)
+                assert size == LONG_ANSWER, source
+    for family in (sources[:4], sources[4:]):
+        assert {expected_index(source, SHARED[":" in source], 2) for source in family} == {0, 1}
+
+
+LONG_ANSWER = 50_000
+
+
+def kind_of(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+@contextmanager
+def serving(node: Node, address: str) -> Iterator[None]:
+    """A long answer to whoever connects to the node."""
+    with node.inside():
+        listener = socket.socket(kind_of(address))
+    level, option = FREEBIND[kind_of(address)]
+    listener.setsockopt(level, option, 1)
+    listener.bind((address, PORT))
+    listener.listen()
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                with listener.accept()[0] as connection:
+                    connection.sendall(bytes(LONG_ANSWER))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        listener.close()
+
+
 PRUNE = """
 table netdev prune {{
     chain out {{
@@ -174,17 +334,68 @@ table netdev prune {{
 """
 
 
+def lost(host: Carpd) -> list[str]:
+    """Of which families it misses packets, in order."""
+    named = (finding for shared in host.hosts() for finding in shared["findings"] if "do not arrive" in finding)
+    return sorted({finding.partition(" packets of")[0] for finding in named})
+
+
+def misses(host: Carpd, *families: str) -> None:
+    """Wait until it says so, of these alone."""
+    wait_until(lambda: lost(host) == [*families], LIMIT_NS, f"{host.node.name} misses {families}")
+
+
 def test_a_switch_that_prunes_the_shared_mac_is_named(lab: Lab, share: Share) -> None:
     """The advertisements come through: without a word a part of the clients would just not be served."""
     segment = share("ip", 2)
     lab.backbone.run(["nft", "-f", "-"], stdin=PRUNE.format(port=segment.ports[1].name))
     b = segment.daemons[1]
-    b.logs("frames of")
-    finding = "to 01:00:5e:00:01:01 do not arrive: a switch must deliver them to every host"
-    assert any(finding in text for host in b.hosts() for text in host["findings"])
+    b.logs("to 01:00:5e:00:01:01 do not arrive: switch IGMP and MLD snooping off")
+    misses(b, "IPv4", "IPv6")
     lab.backbone.run(["nft", "delete", "table", "netdev", "prune"])
-    b.logs("lan: no longer: frames of")
-    assert not any(host["findings"] for host in b.hosts())
+    b.logs("lan: no longer: IPv4 packets of")
+    misses(b)
+
+
+def test_a_bridge_that_snoops_is_named_and_what_is_to_be_done_helps(lab: Lab, share: Share) -> None:
+    """With a querier a bridge sends IP in multicast frames to the ports of multicast routers alone; all else, and so
+    advertisements, ARP and ND, it sends to all. It queries by itself, over IPv6 if it has an address for that.
+    """
+    segment = share("ip", 2)
+    bridge, (a, b) = segment.lan.name, segment.daemons
+    all_are_served(segment)
+    assert (lost(a), lost(b)) == ([], [])
+    assert sum(host["taken"] for daemon in (a, b) for host in daemon.hosts()) == 2 * CLIENTS, "probes are not counted"
+    lab.backbone.ip(
+        f"link set {bridge} type bridge mcast_query_response_interval 1"
+    )  # 10 ms: so soon it believes itself
+    lab.backbone.ip(f"link set {bridge} type bridge mcast_snooping 1 mcast_querier 1")
+    for host in (a, b):
+        misses(host, "IPv4")
+    segment.crowd.answers()
+    asked = segment.crowd.ask_all()
+    answers = segment.crowd.answers()
+    assert {question.family for question in asked if question not in answers} == {4}
+
+    ports = [port.name for port in segment.ports]
+    lab.backbone.ip(*(f"link set {port} type bridge_slave mcast_router 2" for port in ports))
+    for host in (a, b):
+        misses(host)
+    all_are_served(segment)
+
+    lab.backbone.sysctl(**{f"ipv6__conf__{bridge}__disable_ipv6": 0})
+    lab.backbone.ip(
+        f"address add fe80::1/64 dev {bridge} nodad",
+        f"link set {bridge} type bridge mcast_querier 0",
+        f"link set {bridge} type bridge mcast_querier 1",
+        *(f"link set {port} type bridge_slave mcast_router 1" for port in ports),
+    )
+    for host in (a, b):
+        misses(host, "IPv4", "IPv6")
+    lab.backbone.ip(f"link set {bridge} type bridge mcast_snooping 0")
+    for host in (a, b):
+        misses(host)
+    all_are_served(segment)
 
 
 @pytest.mark.parametrize(

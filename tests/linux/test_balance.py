@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import ipaddress
 import os
 import random
@@ -44,6 +45,7 @@ from tests.linux.segment import (
     link,
     wait_until,
 )
+from tests.linux.tcx import detach_all
 
 LONG = 3600 * SECOND
 SHORT = 60 * MILLISECOND
@@ -75,10 +77,12 @@ def gate(
     vhids: Sequence[int] = (7, 8),
     leases_ns: Sequence[int] | None = None,
     *,
+    addresses: Sequence[str] = (),
     name: str = "web-1",
     tcx: bool = True,
 ) -> Iterator[ShareGate]:
-    share = ShareGate(link("eth1").index, name, macs, vhids, leases_ns or [LONG] * len(vhids), tcx=tcx)
+    packed = [ipaddress.ip_address(address).packed for address in addresses]
+    share = ShareGate(link("eth1").index, name, macs, vhids, leases_ns or [LONG] * len(vhids), packed, tcx=tcx)
     yield share
     share.detach()
 
@@ -240,6 +244,120 @@ def test_both_directions_of_a_flow_belong_to_one_node(neighbor: Neighbor, advert
             assert sorted(after - had for after, had in zip(share.taken(), before, strict=True))[-2:] == [0, 2]
 
 
+# ICMP errors
+
+VIRTUAL = ("192.0.2.10", "2001:db8::aa")
+CLIENTS = {
+    4: [f"203.0.113.{number}" for number in range(8)],
+    6: [f"2001:db8:5::{number:x}" for number in range(8)],
+}
+BEHIND = {4: "198.51.100.7", 6: "2001:db8:9::7"}
+ROUTER = {4: "203.0.113.254", 6: "2001:db8:5::fe"}
+ICMP = {4: 1, 6: 58}
+
+
+def icmp(family: int, source: str, destination: str, kind: int, about: bytes, **header: int) -> bytes:
+    """An ICMP message; with `words` of IPv4 options, `fragment` bits, or another `next_header`."""
+    message = bytes([kind, 0, 0, 0]) + bytes(4) + about
+    frame = bytearray(frame_of(source, destination))
+    if family == 4:
+        frame[14] += header.get("words", 0)
+        frame[20:22] = header.get("fragment", 0).to_bytes(2, "big")
+        frame[23] = header.get("next_header", ICMP[4])
+        return bytes(frame) + bytes(4 * header.get("words", 0)) + message
+    frame[20] = header.get("next_header", ICMP[6])
+    return bytes(frame) + message
+
+
+NO_ERRORS: dict[str, tuple[int, int, dict[str, int]]] = {
+    "echo request": (4, 8, {}),
+    "redirect": (4, 5, {}),
+    "echo request, IPv6": (6, 128, {}),
+    "type 0, IPv6": (6, 0, {}),
+    "type 5, IPv6": (6, 5, {}),
+    "not ICMP": (4, 3, {"next_header": 17}),
+    "ICMP of the other family": (6, 1, {"next_header": 1}),
+    "behind another header": (6, 1, {"next_header": 44}),
+    "first fragment": (4, 3, {"fragment": 0x2000}),
+    "later fragment": (4, 3, {"fragment": 0x0001}),
+}
+ERRORS: dict[str, tuple[int, int, dict[str, int]]] = {
+    **{f"IPv4, type {kind}": (4, kind, {}) for kind in (3, 11, 12)},
+    **{f"IPv6, type {kind}": (6, kind, {}) for kind in (1, 2, 3, 4)},
+    "that must not be fragmented": (4, 3, {"fragment": 0x4000}),
+    "with IPv4 options": (4, 11, {"words": 3}),
+    "with as many as fit": (4, 3, {"words": 10}),
+}
+
+
+TakeOf = Callable[[ShareGate, bytes], int]
+
+
+@pytest.fixture
+def take_of(advertise: Advertise) -> TakeOf:
+    """Which of three nodes, all of them open, a frame falls to."""
+
+    def judge(share: ShareGate, frame: bytes) -> int:
+        for node, vhid in enumerate((7, 8, 9)):
+            share.open(node)
+            advertise(vhid)
+        before = share.taken()
+        assert ebpf.test_run(share.ingress, frame, 1).result == -1
+        (node,) = (node for node, taken in enumerate(share.taken()) if taken > before[node])
+        return node
+
+    return judge
+
+
+@pytest.mark.parametrize(("family", "kind", "header"), ERRORS.values(), ids=ERRORS.keys())
+def test_an_error_comes_to_the_host_that_has_the_flow(
+    take_of: TakeOf, family: int, kind: int, header: dict[str, int]
+) -> None:
+    """A path MTU, say, that a router tells us of a connection with a client."""
+    virtual, router = VIRTUAL[family == 6], ROUTER[family]
+    with gate(vhids=(7, 8, 9), addresses=VIRTUAL) as share:
+        for client in CLIENTS[family]:
+            flow = take_of(share, frame_of(client, virtual))
+            assert flow == fold(client, virtual) % 3
+            about = frame_of(virtual, client)[14:]
+            assert take_of(share, icmp(family, router, virtual, kind, about, **header)) == flow
+            # To somebody behind us it is forwarded, and OpenBSD looks at what it is in, not at what it is about.
+            outer = icmp(family, router, BEHIND[family], kind, frame_of(BEHIND[family], client)[14:], **header)
+            assert take_of(share, outer) == fold(router, BEHIND[family]) % 3
+            # Without the packet that it is about it is no error.
+            assert (
+                take_of(share, icmp(family, router, virtual, kind, about[:-1], **header)) == fold(router, virtual) % 3
+            )
+
+
+@pytest.mark.parametrize(("family", "kind", "header"), NO_ERRORS.values(), ids=NO_ERRORS.keys())
+def test_what_is_no_error_is_dealt_out_as_it_is(
+    take_of: TakeOf, family: int, kind: int, header: dict[str, int]
+) -> None:
+    virtual, router = VIRTUAL[family == 6], ROUTER[family]
+    with gate(vhids=(7, 8, 9), addresses=VIRTUAL) as share:
+        for client in CLIENTS[family]:
+            frame = icmp(family, router, virtual, kind, frame_of(virtual, client)[14:], **header)
+            assert take_of(share, frame) == fold(router, virtual) % 3
+
+
+def test_addresses_change(take_of: TakeOf) -> None:
+    def looks_inside(share: ShareGate, virtual: str, family: int) -> bool:
+        router = ROUTER[family]
+        client = next(each for each in CLIENTS[family] if fold(each, virtual) % 3 != fold(router, virtual) % 3)
+        frame = icmp(family, router, virtual, 3, frame_of(virtual, client)[14:])
+        return take_of(share, frame) == fold(client, virtual) % 3
+
+    def inside(share: ShareGate) -> list[bool]:
+        return [looks_inside(share, virtual, family) for virtual, family in ((VIRTUAL[0], 4), (VIRTUAL[1], 6))]
+
+    packed4, packed6 = (ipaddress.ip_address(address).packed for address in VIRTUAL)
+    with gate(vhids=(7, 8, 9)) as share:
+        for addresses in ((), (packed4,), (packed4, packed6), (packed6,), (bytes(12) + packed4,), ()):
+            share.set_addresses(addresses)
+            assert inside(share) == [packed4 in addresses, packed6 in addresses]
+
+
 # Open and closed
 
 
@@ -374,6 +492,94 @@ def test_beside_the_lease_gate(neighbor: Neighbor, advertise: Advertise) -> None
         assert not passes(neighbor, GROUP_MAC)
 
 
+# Other programs
+
+ACCEPT, DROP, NEXT = 0, 2, -1
+
+
+@contextmanager
+def somebody(place: int, verdict: int, *, tcx: bool = True, first: bool = False) -> Iterator[None]:
+    """Another program on the interface."""
+    to = Assembler()
+    to.move(Register.R0, verdict)
+    to.exit()
+    program = ebpf.load("theirs", to.to_bytes())
+    undo = ebpf.attach(program, link("eth1").index, place, name="theirs", handle=99, use_tcx=tcx, first=first)
+    os.close(program)
+    yield
+    undo()
+
+
+def test_who_accepts_everything_keeps_nothing_from_us(neighbor: Neighbor, advertise: Advertise) -> None:
+    """Most programs do; ours come first, whether those were there before or come later."""
+    with (
+        somebody(tc.INGRESS, ACCEPT),
+        somebody(tc.EGRESS, ACCEPT),
+        gate() as share,
+        somebody(tc.INGRESS, ACCEPT),
+        somebody(tc.EGRESS, ACCEPT, tcx=False),
+    ):
+        share.open(1)
+        assert not passes(neighbor, GROUP_MAC)
+        advertise(8)
+        assert share.live() == [False, True]
+        assert passes(neighbor, GROUP_MAC)
+
+
+def test_what_somebody_drops_behind_us_is_told(neighbor: Neighbor) -> None:
+    """So that the lease can be taken back."""
+    packets = PacketSocket(link("eth1").index)
+    for tcx in (True, False):
+        with gate() as share, somebody(tc.EGRESS, DROP, tcx=tcx):
+            share.open(1)
+            before = share.leased_until(1)
+            assert packets.send(advertisement(4, vhid=8, source_mac=HOST_MAC)) == errno.ENOBUFS
+            assert share.live() == [False, True]
+            share.take_back(1, before)
+            assert share.live() == [False, False]
+    packets.close()
+
+
+@both_ways
+def test_displaced(neighbor: Neighbor, advertise: Advertise, tcx: bool) -> None:
+    """Detached by somebody, in part or wholly; attached again it goes on as before. Two gates are in nobody's way."""
+    index = link("eth1").index
+    with gate(tcx=tcx) as first, gate([MAC9, OTHER_GROUP_MAC], [9, 10], name="x", tcx=tcx) as second:
+        gates = [first.programs, second.programs]
+        first.open(1)
+        advertise(8)
+        assert balance.displaced(gates) == []
+        if tcx:
+            for place in (tc.INGRESS, tc.EGRESS):
+                with somebody(place, NEXT, first=True):
+                    assert balance.displaced(gates) == gates
+                    second.attach()
+                    assert balance.displaced(gates) == [first.programs]
+                    first.attach()
+                    assert balance.displaced(gates) == []
+            detach_all(index)
+        else:
+            with somebody(tc.INGRESS, ACCEPT):
+                assert balance.displaced(gates) == []
+            with NetlinkSocket(netlink.ROUTE) as kernel:
+                kernel.do("remove a filter", tc.delete_filter(index, tc.EGRESS, 7))
+            assert balance.displaced(gates) == [first.programs]
+            subprocess.run(["tc", "qdisc", "delete", "dev", "eth1", "clsact"], check=True)
+        assert balance.displaced(gates) == gates
+        until = first.leased_until(1)
+        advertise(8)
+        assert first.leased_until(1) == until
+        for each in (first, second):
+            each.attach()
+            each.attach()
+        assert balance.displaced(gates) == []
+        assert passes(neighbor, GROUP_MAC)
+        advertise(8)
+        assert first.leased_until(1) > until
+        ip("link delete eth1")
+        assert balance.displaced(gates) == []
+
+
 # Which frames
 
 
@@ -476,8 +682,8 @@ def test_advertisements_in_a_vlan(neighbor: Neighbor, advertise: Advertise, tag:
     push.move(Register.R0, -1)
     push.exit()
     program = ebpf.load("push", push.to_bytes())
-    undo = ebpf.attach(program, link("eth1").index, tc.EGRESS, name="push", handle=1, use_tcx=True)
     with gate(tcx=tcx) as share:
+        undo = ebpf.attach(program, link("eth1").index, tc.EGRESS, name="push", handle=1, use_tcx=True, first=True)
         share.open(0)
         advertise(7)
         assert share.live() == [renewed, False]

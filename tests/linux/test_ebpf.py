@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import struct
 import sys
 from collections.abc import Callable, Iterator
 
@@ -53,6 +52,7 @@ INSTRUCTIONS: dict[str, tuple[Callable[[Assembler], None], str]] = {
     "*(u64 *)(r9 + 264) = r0": (lambda to: to.store(Width.DOUBLE, R9, 264, R0), "7b09 0801 00000000"),
     "lock *(u64 *)(r9 + 8) += r1": (lambda to: to.atomic_add(R9, 8, R1), "db19 0800 00000000"),
     "r1 = be32 r1": (lambda to: to.big_endian(R1, 32), "dc01 0000 20000000"),
+    "r1 = map ll": (lambda to: to.map(R1, 5), "1811 0000 05000000 0000 0000 00000000"),
     "r8 = value ll": (lambda to: to.map_value(R8, 5), "1828 0000 05000000 0000 0000 00000000"),
     "call 125": (lambda to: to.call(125), "8500 0000 7d000000"),
     "exit": (lambda to: to.exit(), "9500 0000 00000000"),
@@ -303,18 +303,64 @@ def test_a_kernel_without_tcx(neighbor: Neighbor, monkeypatch: pytest.MonkeyPatc
     os.close(program)
 
 
-def test_ours_comes_first_at_ingress_and_last_at_egress(neighbor: Neighbor) -> None:
+@PLACES
+@pytest.mark.parametrize("first", [True, False])
+def test_before_or_behind_the_others(neighbor: Neighbor, place: int, first: bool) -> None:
     """A program that accepts ends the chain."""
     index = link("eth1").index
     accept, drop = (ebpf.load("test", returning(verdict)) for verdict in (0, 2))
-    for place, dropped in ((tc.INGRESS, True), (tc.EGRESS, False)):
-        undo_theirs = ebpf.attach(accept, index, place, name="theirs", handle=1, use_tcx=True)
-        undo_ours = ebpf.attach(drop, index, place, name="ours", handle=1, use_tcx=True)
-        assert answers(neighbor, SILENCE_S if dropped else ANSWER_LIMIT_S) is not dropped
-        undo_ours()
-        undo_theirs()
+    undo_theirs = ebpf.attach(accept, index, place, name="theirs", handle=1, use_tcx=True)
+    undo_ours = ebpf.attach(drop, index, place, name="ours", handle=1, use_tcx=True, first=first)
+    assert answers(neighbor, SILENCE_S if first else ANSWER_LIMIT_S) is not first
+    theirs, ours = map(ebpf.program_id, (accept, drop))
+    assert ebpf.attached(index, place) == ([ours, theirs] if first else [theirs, ours], [])
+    undo_ours()
+    undo_theirs()
     os.close(accept)
     os.close(drop)
+
+
+@PLACES
+def test_who_is_attached(neighbor: Neighbor, place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = link("eth1").index
+    assert ebpf.attached(index, place) == ([], [])
+    programs = [ebpf.load("test", returning(-1)) for _ in range(3)]
+    for handle, program in enumerate(programs, 1):
+        ebpf.attach(program, index, place, name="test", handle=handle, use_tcx=handle == 1)
+    first, *others = map(ebpf.program_id, programs)
+    assert ebpf.attached(index, place) == ([first], [*reversed(others)])
+    for program in programs:
+        os.close(program)
+    monkeypatch.setattr(ebpf, "_tcx_place", lambda _: 0xFFFF)  # as a kernel without tcx sees it
+    assert ebpf.attached(index, place) == ([], [*reversed(others)])
+    assert ebpf.attached(4711, place) is None
+
+
+def test_key_set(neighbor: Neighbor) -> None:
+    """What a program finds in it, and what does not fit."""
+    keys = ebpf.KeySet("test", 4, 3)
+    to = Assembler()
+    to.move(R2, R10)
+    to.alu(Operation.ADD, R2, -4)
+    to.move(R3, 0x01010101)
+    to.store(Width.WORD, R2, 0, R3)
+    to.map(R1, keys.fd)
+    to.call(1)  # map_lookup_elem
+    to.jump_if(R0, Comparison.EQUAL, 0, "end")
+    to.move(R0, 1)
+    to.label("end")
+    to.exit()
+    program = ebpf.load("test", to.to_bytes())
+    ours, others = b"\1\1\1\1", [b"\1\1\1\2", b"\2\1\1\1"]
+    for content in ([], [ours], others, [ours, others[0]], [others[0]], []):
+        keys.replace(content)
+        assert ebpf.test_run(program, FRAME, 1).result == (ours in content)
+    with pytest.raises(SystemCallError, match="change an eBPF map: Argument list too long"):
+        keys.replace([ours, *others, b"\3\1\1\1"])
+    keys.replace([ours])  # it knows what is there
+    assert ebpf.test_run(program, FRAME, 1).result == 1
+    os.close(program)
+    keys.close()
 
 
 def test_remove_left_behind_on_all_interfaces(neighbor: Neighbor) -> None:
@@ -331,9 +377,6 @@ def test_remove_left_behind_on_all_interfaces(neighbor: Neighbor) -> None:
 
 def test_layout_of_the_requests() -> None:
     """Their sizes, as far as the kernel's union has them."""
-    assert [struct.calcsize(each.format) for each in (ebpf._MAP, ebpf._PROGRAM, ebpf._LINK, ebpf._TEST)] == [
-        44,
-        64,
-        32,
-        80,
-    ]
+    requests = {ebpf._MAP: 44, ebpf._ELEMENT: 32, ebpf._PROGRAM: 64, ebpf._LINK: 32, ebpf._INFO: 16, ebpf._QUERY: 64}
+    assert {each.format: each.size for each in requests} == {each.format: size for each, size in requests.items()}
+    assert ebpf._TEST.size == 80

@@ -25,7 +25,7 @@ from carpd.linux.links import (
     set_up,
     source_addresses,
 )
-from carpd.wire.rtnetlink import OUR_PROTOCOL
+from carpd.wire.rtnetlink import LOOPBACK, OUR_PROTOCOL
 from tests.linux.segment import HOST4, VIRTUAL, VIRTUAL_MAC, Neighbor, ip, link, wait_until
 
 
@@ -227,10 +227,23 @@ def test_virtual_addresses_are_no_sources(neighbor: Neighbor) -> None:
     for address in ("192.0.2.2/24", "2001:db8::2/64"):
         ip(f"address add {address} dev eth1" + " nodad" * (":" in address))
     ip("route add default via 192.0.2.254")
-    for destination, source in {
-        "192.0.2.9": "192.0.2.2",
-        "198.51.100.1": "192.0.2.2",
-        "2001:db8::9": "2001:db8::2",
-    }.items():
+    sources = {"192.0.2.9": "192.0.2.2", "198.51.100.1": "192.0.2.2", "2001:db8::9": "2001:db8::2"}
+    for destination, source in sources.items():
         assert f"src {source} " in ip(f"route get {destination}")
+
+    assert table.remove(index, VIRTUAL) == 0
+    ip("link set lo up")
+    assert table.add(LOOPBACK, VIRTUAL) == 0
+    ip("link add wan type bridge")  # a tunnel, say, that has no address of its own
+    ip("link set wan up")
+    ip("route add 203.0.113.0/24 dev wan")
+    ip("route add 2001:db8:99::/64 dev wan")
+    sources |= {"203.0.113.9": "192.0.2.2", "2001:db8:99::9": "2001:db8::2"}
+    for destination, source in sources.items():
+        assert f"src {source} " in ip(f"route get {destination}")
+    for virtual in VIRTUAL:
+        assert "local" in ip(f"route get {virtual.ip}")
+    assert left_behind() == [(LOOPBACK, ip_interface(address.ip)) for address in VIRTUAL]
+    assert table.remove(LOOPBACK, VIRTUAL) == 0
+    assert left_behind() == []
     table.close()

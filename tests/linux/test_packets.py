@@ -23,6 +23,7 @@ from tests.linux.segment import (
     HOST6,
     HOST_MAC,
     NEIGHBOR4,
+    NEIGHBOR6,
     NEIGHBOR_MAC,
     VHID,
     VIRTUAL4,
@@ -123,6 +124,17 @@ def probe(destination: bytes = SHARED_MAC, mode: int = 2) -> bytes:
     return EthernetFrame(destination, NEIGHBOR_MAC, sharing_probe.ETHERTYPE, payload).to_bytes()
 
 
+def packet_probe(family: int, destination: bytes = SHARED_MAC) -> bytes:
+    source, target = (NEIGHBOR4, VIRTUAL4) if family == 4 else (NEIGHBOR6, VIRTUAL6)
+    return sharing_probe.packet_frame(
+        probe()[14:], source_mac=NEIGHBOR_MAC, destination_mac=destination, source=source, destination=target
+    )
+
+
+def changed(frame: bytes, offset: int, value: int) -> bytes:
+    return frame[:offset] + bytes((value,)) + frame[offset + 1 :]
+
+
 LAST_PROBE = probe(mode=255)
 
 
@@ -171,8 +183,9 @@ def test_who_asks_for_one_of_many_addresses(neighbor: Neighbor, number: int, fam
 
 def test_of_no_addresses_only_probes_are_heard(neighbor: Neighbor) -> None:
     packets = listen([], [])
-    frames = [arp_request(HOST4), solicitation(HOST6), arp_request(bytes(4)), solicitation(bytes(16)), probe()]
-    assert heard(packets, neighbor, frames) == [probe()]
+    probes = [probe(), packet_probe(4), packet_probe(6)]
+    frames = [arp_request(HOST4), solicitation(HOST6), arp_request(bytes(4)), solicitation(bytes(16)), *probes]
+    assert heard(packets, neighbor, frames) == probes
     packets.close()
 
 
@@ -205,6 +218,10 @@ OF_INTEREST = {
     "probe, to CARP's group": probe(bytes.fromhex("01005e000012")),
     "probe, unicast to a foreign MAC": probe(FOREIGN_MAC),
     "probe, cut": probe()[:20],
+    "probe in IPv4": packet_probe(4),
+    "probe in IPv6": packet_probe(6),
+    "probe in IPv4, to a foreign MAC": packet_probe(4, FOREIGN_MAC),
+    "probe in IPv6, to a foreign MAC": packet_probe(6, FOREIGN_MAC),
 }
 OF_NONE = {
     "arp reply": arp_reply(VIRTUAL4),
@@ -222,6 +239,15 @@ OF_NONE = {
     "advertisement6": advertisement(6),
     "probe in a VLAN": tagged(0xE005, probe()),
     "probe's neighbour": probe()[:12] + b"\x88\xb6" + probe()[14:],
+    "probe in IPv4 from afar": changed(packet_probe(4), 22, 254),
+    "probe in IPv6 from afar": changed(packet_probe(6), 21, 254),
+    "probe in IPv4, no UDP": changed(packet_probe(4), 23, 6),
+    "probe in IPv6, no UDP": changed(packet_probe(6), 20, 6),
+    "probe in IPv4, to another port": changed(packet_probe(4), 37, 53),
+    "probe in IPv6, to another port": changed(packet_probe(6), 57, 53),
+    "probe in IPv4, in a VLAN": tagged(0xE005, packet_probe(4)),
+    "probe in IPv4, too short to tell": packet_probe(4)[:37],
+    "probe in IPv6, too short to tell": packet_probe(6)[:57],
     "an Ethernet header alone": arp_request(VIRTUAL4)[:14],
 }
 

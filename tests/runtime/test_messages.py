@@ -15,6 +15,7 @@ from carpd.config.model import Balancing, BalancingMode, MacMode, VirtualHostCon
 from carpd.effects import DemotionChanged, PeerLeftBehind, Reason, SharingChanged, StateChanged
 from carpd.errors import DecodeError
 from carpd.events import CarpState, Configure, ForceState, HostPrepared, SetDemotion, Shutdown
+from carpd.linux.balance import GatePrograms
 from carpd.runtime.lateness import Lateness
 from carpd.runtime.messages import CODEC, LogLine, StatusReport, StatusWanted
 from carpd.stats import CarpCounters
@@ -57,7 +58,13 @@ MESSAGES: dict[str, Any] = {
     "demoted": DemotionChanged("edge", 0, 1, "link of eth2 is down"),
     "sharing": SharingChanged("lan", "something is wrong", present=True),
     "left behind": PeerLeftBehind("lan", b"\xc0\x00\x02\x03"),
-    "report": StatusReport(1, (STATUS,), (InterfaceStatus("eth1", True, CarpCounters(badttl=2)),), LATENESS),
+    "report": StatusReport(
+        1,
+        (STATUS,),
+        (InterfaceStatus("eth1", True, CarpCounters(badttl=2)),),
+        LATENESS,
+        (GatePrograms("lan", 2, 7, 9),),
+    ),
     "nothing heard": StatusReport(2, (), ()),
     "log": LogLine(30, 'a "quoted"\nline'),
 }

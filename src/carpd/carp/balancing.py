@@ -11,30 +11,36 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import xor
 
 from carpd.carp.virtual_host import VirtualHost
-from carpd.config.model import BalancingMode, VirtualHostConfig
+from carpd.config.model import NODES_LIMIT, BalancingMode, VirtualHostConfig
 from carpd.effects import Answer, Effect, SendProbe, SharingChanged
-from carpd.events import CarpState
+from carpd.events import CarpState, Family
 from carpd.units import SECOND
-from carpd.wire import arp, carp, ndp
+from carpd.wire import arp, carp, ndp, sharing_probe
 from carpd.wire.carp_auth import KEY_SIZE
-from carpd.wire.ethernet import EthernetFrame, format_mac, multicast_mac4, multicast_mac6
+from carpd.wire.ethernet import EthernetFrame, format_mac, multicast_mac6
 from carpd.wire.frames import ReceivedPacket
 from carpd.wire.sharing_probe import SharingProbe
 
 MISSED_LIMIT = 3
-"""So many probes of a host come to CARP's group before it is said that those to the shared MAC get lost."""
+"""So many probes of a host to the shared MAC get lost in a row before it is said."""
 FORGET_NS = 5 * SECOND
 """How long, beyond five intervals, a host that does not probe any more is remembered."""
 PEERS_LIMIT = 32
 """Hosts that are remembered: a group has no more nodes that would be master of anything."""
 
-GROUP_MAC = multicast_mac4(carp.GROUP4)
-
 _MODES = {mode: number for number, mode in enumerate(BalancingMode, 1)}
 _MODE_NAMES = {number: mode.value for mode, number in _MODES.items()}
+_REMEDIES = {
+    BalancingMode.IP: "switch IGMP and MLD snooping off on the switches between, or make the hosts' ports router ports",
+    BalancingMode.IP_STEALTH: "the switches between must flood frames to this MAC",
+    BalancingMode.IP_UNICAST: "what is between must be a hub, or mirror all frames to every host",
+}
+"""What must be so that all hosts hear all that is shared."""
 _UNSPECIFIED6 = bytes(16)
 _WORD = 0xFFFFFFFF
 
@@ -56,6 +62,23 @@ def taken_macs(config: VirtualHostConfig) -> tuple[bytes, ...]:
     assert config.balancing, "an only node shares nothing"
     shared = shared_mac(config)
     return (shared,) if shared else tuple(map(carp.virtual_mac, config.balancing.vhids))
+
+
+def node_of(one: bytes, other: bytes, nodes: int) -> int:
+    """Which of so many nodes, counted from 0, the packets between two addresses fall to. Ref: spec carp §14.2."""
+    words: tuple[int, ...] = struct.unpack(f"!{(len(one) + len(other)) // 4}I", one + other)
+    return reduce(xor, words) % nodes
+
+
+def own_destination(config: VirtualHostConfig, source: bytes, shared: bytes) -> bytes:
+    """The destination of a packet from `source` that falls to this node itself: the shared address or one beside it.
+
+    The share gates of the other hosts drop such a packet, a BSD's too: it is neither answered nor counted.
+    """
+    assert config.balancing, "an only node shares nothing"
+    nodes, wanted = len(config.balancing.vhids), config.balancing.vhids.index(config.vhid)
+    beside = (shared[:-1] + bytes((shared[-1] ^ change,)) for change in range(NODES_LIMIT))
+    return next(address for address in beside if node_of(source, address, nodes) == wanted)
 
 
 class ArpHash:
@@ -95,8 +118,8 @@ class _Peer:
 
     probe: SharingProbe
     heard_ns: int
-    missed: int = 0
-    """Probes that came to CARP's group, and not to the shared MAC, since the last that did."""
+    unpaired: dict[Family, int] = field(default_factory=dict)
+    """Probes that came to CARP's group since a packet of this family came to the shared MAC; the last one's may yet."""
 
 
 class Sharing:
@@ -111,10 +134,10 @@ class Sharing:
         """The nodes, by name, that hold the addresses: the last one gives them up."""
         self.findings: tuple[str, ...] = ()
         """What is wrong with how traffic is shared, a line each."""
-        self._vhids = config.balancing.vhids
+        self._vhids, self._mode = config.balancing.vhids, config.balancing.mode
         self._mac = shared_mac(config)
         self._hash = ArpHash(config.key)
-        self._probe = SharingProbe(_MODES[config.balancing.mode], bytes(self._vhids))
+        self._probe = SharingProbe(_MODES[self._mode], bytes(self._vhids))
         self._peers: dict[bytes, _Peer] = {}
 
     def reconfigure(self, config: VirtualHostConfig) -> None:
@@ -146,7 +169,11 @@ class Sharing:
             return []
         to_all = packet.source == _UNSPECIFIED6  # it wants to know whether the address is free
         answer = ndp.NeighborAdvertisement(
-            asked.target, self._told(node), router=node.interface.router, solicited=not to_all
+            asked.target,
+            self._told(node),
+            router=node.interface.router,
+            override=self._mac is not None or not to_all,  # one node's MAC is not for all: who knows one keeps it
+            solicited=not to_all,
         )
         mac = multicast_mac6(ndp.ALL_NODES) if to_all else asked.mac or packet.source_mac
         return [Answer(node.config.name, answer, mac, ndp.ALL_NODES if to_all else packet.source)]
@@ -172,13 +199,15 @@ class Sharing:
             return []
         return [SendProbe(node.config.name, self._probe), *self._forget(now)]
 
-    def hear(self, now: int, frame: EthernetFrame) -> list[Effect]:
-        """A probe of another host. Those of virtual hosts with no vhid of ours are another group's. Raise DecodeError.
+    def hear(self, now: int, frame: EthernetFrame, packet: ReceivedPacket | None) -> list[Effect]:
+        """A probe of another host, perhaps in an IP packet. Those of virtual hosts with no vhid of ours are another
+        group's. Raise DecodeError.
 
         Without the right digest it is nobody's. A network may send us our own.
         """
-        probe = SharingProbe.from_bytes(frame.payload)
-        if not set(probe.vhids) & set(self._vhids) or not probe.is_authentic(frame.payload, self.config.key):
+        data = sharing_probe.data_of_packet(packet) if packet else frame.payload
+        probe = SharingProbe.from_bytes(data)
+        if not set(probe.vhids) & set(self._vhids) or not probe.is_authentic(data, self.config.key):
             return []
         if any(node.interface and node.interface.mac == frame.source for node in self.nodes.values()):
             return []
@@ -188,11 +217,18 @@ class Sharing:
                 return self._forget(now)  # some may have gone
             peer = self._peers[frame.source] = _Peer(probe, now)
         peer.probe, peer.heard_ns = probe, now
-        if frame.destination == self._mac or probe != self._probe:  # another way of sharing has another MAC
-            peer.missed = 0
-        elif frame.destination == GROUP_MAC:
-            peer.missed += 1
+        if probe != self._probe:  # another way of sharing has another MAC
+            peer.unpaired.clear()
+        elif packet and frame.destination == self._mac:
+            peer.unpaired.pop(Family(packet.family), None)
+        elif not packet and frame.destination == sharing_probe.GROUP_MAC:
+            peer.unpaired = {family: peer.unpaired.get(family, 0) + 1 for family in self._families}
         return self._forget(now)
+
+    @property
+    def _families(self) -> list[Family]:
+        """Of the shared addresses."""
+        return [Family(version) for version in sorted({address.version for address in self.config.addresses})]
 
     def end(self) -> list[Effect]:
         """There are no such nodes any more: nothing is wrong with them."""
@@ -221,11 +257,14 @@ class Sharing:
             theirs, own = _listed(probe.vhids), _listed(self._vhids)
             found.append(f"{host} has the nodes {theirs}, this host {own}: list the same on all hosts")
         if probe.mode != ours.mode:
-            theirs, own = _MODE_NAMES.get(probe.mode, f"mode {probe.mode}"), _MODE_NAMES[ours.mode]
-            found.append(f"{host} has balancing {theirs}, this host {own}: set the same on all hosts")
-        if probe == ours and self._mac is not None and peer.missed >= MISSED_LIMIT:
-            shared = format_mac(self._mac)
-            found.append(f"frames of {host} to {shared} do not arrive: a switch must deliver them to every host")
+            theirs = _MODE_NAMES.get(probe.mode, f"mode {probe.mode}")
+            found.append(f"{host} has balancing {theirs}, this host {self._mode.value}: set the same on all hosts")
+        if self._mac is not None:
+            found += [
+                f"IPv{family} packets of {host} to {format_mac(self._mac)} do not arrive: {_REMEDIES[self._mode]}"
+                for family, unpaired in peer.unpaired.items()
+                if unpaired > MISSED_LIMIT
+            ]
         return found
 
 

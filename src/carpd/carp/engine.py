@@ -221,7 +221,7 @@ class CarpEngine:
         host = self.hosts.get(event.host)
         if host is None:
             return []
-        return self._rearm(host, host.device_prepared(now))
+        return self._rearm(host, host.device_prepared(now)) + self._forget_failures(now, host.config)
 
     def _demote_for_link(self, now: int, interface: str) -> list[Effect]:
         """A link that is down demotes every group that has a virtual host on it, until after they are BACKUP again.
@@ -243,7 +243,9 @@ class CarpEngine:
         return effects
 
     def _forget_failures(self, now: int, config: VirtualHostConfig) -> list[Effect]:
-        """A host in INIT starts afresh, one that left the group does not concern it: neither's failures demote it."""
+        """A host in INIT starts afresh, so does one whose device and gate were made anew, and one that left the group
+        does not concern it: no failures of theirs demote it.
+        """
         effects = self._demote(now, config.group, _send_reason(config), 0)
         return effects + self._demote(now, config.group, _take_reason(config), 0)
 
@@ -336,10 +338,10 @@ class CarpEngine:
             with suppress(DecodeError):  # not for us, or nonsense: it is not answered
                 if frame.ethertype == ETHERTYPE_ARP:
                     effects += sharing.answer_arp(frame)
-                elif frame.ethertype == sharing_probe.ETHERTYPE:
-                    effects += sharing.hear(now, frame)
                 elif packet is not None and (packet.family, packet.protocol) == (Family.IPV6, NEXT_HEADER_ICMPV6):
                     effects += sharing.answer_neighbor(packet)
+                elif packet is not None or frame.ethertype == sharing_probe.ETHERTYPE:
+                    effects += sharing.hear(now, frame, packet)
         return effects
 
     # Timers

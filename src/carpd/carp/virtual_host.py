@@ -162,8 +162,12 @@ class VirtualHost:
     # What can happen
 
     def device_prepared(self, now: int) -> list[Effect]:
-        """The device and the gate stand; for a master they were made anew: it takes what is its own again."""
+        """The device and the gate stand; for a master they were made anew: it takes what is its own again.
+
+        What could not be sent before was perhaps for want of them.
+        """
         self.prepared = True
+        self._send_errors = SendErrors()
         if self.state is CarpState.MASTER:
             return [*self._take(), *self._advertise(now), *self._begin_to_serve()]
         return self.run(now)

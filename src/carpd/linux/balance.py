@@ -6,6 +6,9 @@ it is open, and its lease has not run out. A program at the parent's egress rene
 advertisement of ours for it leaves. So a host whose daemon hangs or cannot send loses its share by itself. The programs
 and the daemon share one value in memory.
 
+Both stand before all other programs: most of those accept what they let pass, and so keep it from the next. An
+advertisement that a later one drops has renewed the lease; but the drop is told to the sender, who takes it back.
+
 Times are of CLOCK_BOOTTIME, which goes on while the host sleeps: when it wakes, its leases have run out.
 
 Ref: spec carp §14; docs/architecture.md, "Lease".
@@ -17,8 +20,10 @@ import ctypes
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import takewhile
 
 from carpd.linux import ebpf
 from carpd.linux.ebpf import Assembler, Comparison, Operation, Register, Width
@@ -28,13 +33,15 @@ from carpd.wire import carp, ethernet, ipv4, ipv6, tc
 remove_left_behind = ebpf.remove_left_behind
 
 NODE_LIMIT = 32
+ADDRESS_LIMIT = 4096
+"""Addresses of one virtual host."""
 
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 = Register
 BYTE, HALF, WORD, DOUBLE = Width
 EQUAL, AT_LEAST, DIFFERENT, BELOW = Comparison
 
 # Functions of the kernel, BPF_FUNC_...
-_SKB_LOAD_BYTES, _SKB_CHANGE_TYPE, _KTIME_GET_BOOT_NS = 26, 32, 125
+_MAP_LOOKUP_ELEM, _SKB_LOAD_BYTES, _SKB_CHANGE_TYPE, _KTIME_GET_BOOT_NS = 1, 26, 32, 125
 
 # struct __sk_buff
 _LENGTH, _MARK, _VLAN_PRESENT, _VLAN_TCI, _DATA, _DATA_END = 0, 8, 20, 24, 76, 80
@@ -47,9 +54,22 @@ _CONTINUE, _DROP = -1, 2
 _ETHERTYPE = 12
 _IP = ethernet.HEADER.size
 _IP4_PAYLOAD, _IP6_PAYLOAD = _IP + ipv4.HEADER.size, _IP + ipv6.HEADER.size
-_IP4_SOURCE, _IP6_SOURCE = _IP + 12, _IP + 8
 _NO_OPTIONS, _VERSION_TYPE, _AUTHLEN = 0x45, 0x21, 7
 _MULTICAST = 224  # the first byte of an IPv4 address that is no host's
+
+
+# Where headers have what is looked at.
+_FRAGMENT4, _PROTOCOL4, _SOURCE4, _DESTINATION4 = 6, 9, 12, 16
+_NEXT_HEADER6, _SOURCE6, _DESTINATION6 = 6, 8, 24
+_FRAGMENT_BITS = b"\x3f\xff"  # "more fragments", and the offset
+
+_ICMP, _ICMP_HEADER = 1, 8
+_ERRORS4 = (3, 11, 12)  # destination unreachable, time exceeded, parameter problem
+_ERRORS6 = (1, 2, 3, 4)  # and packet too big
+_KEY_SIZE, _MAPPED = 16, bytes(10) + b"\xff\xff"
+
+# Places on the stack: an IP header, a key, an ICMP message with the IP header in it. What is loaded there is aligned.
+_HEADER_AT, _KEY_AT, _MESSAGE_AT = -40, -56, -104
 
 
 class _Shared(ctypes.Structure):
@@ -72,6 +92,32 @@ _SHARE, _LEASE_NS, _DEADLINE_NS, _TAKEN = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class GatePrograms:
+    """Where the programs of a virtual host's share gate belong, and their ids."""
+
+    virtual_host: str
+    interface_index: int
+    ingress: int
+    egress: int
+
+
+def displaced(gates: Collection[GatePrograms]) -> list[GatePrograms]:
+    """Those of these gates that are not attached any more, or behind somebody else's program, which may accept first.
+
+    With clsact the operator's priorities decide who comes first. The kernel may let us wait. Raise SystemCallError.
+    """
+    found = set()
+    for index in {gate.interface_index for gate in gates}:
+        for place, program in ((tc.INGRESS, "ingress"), (tc.EGRESS, "egress")):
+            ids = {getattr(gate, program): gate for gate in gates if gate.interface_index == index}
+            there = ebpf.attached(index, place)
+            if there is not None:  # else nothing comes and goes there
+                in_place = {*takewhile(ids.__contains__, there.tcx), *there.clsact}
+                found |= {gate for number, gate in ids.items() if number not in in_place}
+    return [gate for gate in gates if gate in found]
+
+
 class ShareGate:
     """The share gate of one load-balanced virtual host. Closed at first; it has to be detached.
 
@@ -85,18 +131,21 @@ class ShareGate:
         macs: Sequence[bytes],
         vhids: Sequence[int],
         leases_ns: Sequence[int],
+        addresses: Iterable[bytes] = (),
         *,
         tcx: bool = True,
     ) -> None:
         """Attach to interface `index`. Raise SystemCallError.
 
         The nodes are the `vhids`, ascending; one advertisement of a node keeps its share for its lease. With one MAC
-        frames are dealt out by the hash, with a MAC for each node by these. Without `tcx`, clsact is used, as on
-        kernels that have no other.
+        frames are dealt out by the hash, with a MAC for each node by these. The `addresses`, packed, are those of the
+        virtual host. Without `tcx`, clsact is used, as on kernels that have no other.
         """
         assert 1 < len(vhids) == len(leases_ns) <= NODE_LIMIT
         assert len(macs) in (1, len(vhids))
         self._nodes = len(vhids)
+        self._index, self._name, self._tcx = index, name, tcx
+        self._handle = vhids[0]  # no two virtual hosts of an interface have a vhid in common
         # What lists programs takes 15 characters and no "-".
         label = f"carp_{name}".replace("-", "_")[:15]
         with ExitStack() as undo:
@@ -105,15 +154,43 @@ class ShareGate:
             undo.callback(os.close, value)
             self._shared = _Shared.from_buffer(ebpf.map_array(value, size))
             self._shared.lease_ns[: self._nodes] = list(leases_ns)
-            self.ingress = ebpf.load(label, _ingress(value, macs, self._nodes))
+            self._addresses = ebpf.KeySet(label, _KEY_SIZE, ADDRESS_LIMIT)
+            undo.callback(self._addresses.close)
+            self.set_addresses(addresses)
+            self.ingress = ebpf.load(label, _ingress(value, macs, self._nodes, self._addresses.fd))
             undo.callback(os.close, self.ingress)
-            egress = ebpf.load(label, _egress(value, vhids))
-            undo.callback(os.close, egress)
-            for program, place in ((self.ingress, tc.INGRESS), (egress, tc.EGRESS)):
-                # No two virtual hosts of an interface have a vhid in common.
-                detach = ebpf.attach(program, index, place, name=name, handle=vhids[0], use_tcx=tcx)
-                undo.callback(detach)
+            self._egress = ebpf.load(label, _egress(value, vhids))
+            undo.callback(os.close, self._egress)
+            ids = map(ebpf.program_id, (self.ingress, self._egress))
+            self.programs = GatePrograms(name, index, *ids)
+            self._links = undo.enter_context(ExitStack())
+            self.attach()
             self._undo = undo.pop_all()
+
+    def attach(self) -> None:
+        """Let the programs judge, before all others; again if that is not so any more. Raise SystemCallError.
+
+        What comes in between is not judged: without the gate it is for no host.
+        """
+        self._links.close()
+        with ExitStack() as undo:
+            for program, place in ((self.ingress, tc.INGRESS), (self._egress, tc.EGRESS)):
+                undo.callback(
+                    ebpf.attach(
+                        program,
+                        self._index,
+                        place,
+                        name=self._name,
+                        handle=self._handle,
+                        use_tcx=self._tcx,
+                        first=True,
+                    )
+                )
+            self._links.push(undo.pop_all())
+
+    def set_addresses(self, addresses: Iterable[bytes]) -> None:
+        """The virtual host has these addresses, packed, and no others. Raise SystemCallError."""
+        self._addresses.replace([_mapped(address) for address in addresses])
 
     def open(self, node: int) -> None:
         """Take the share of a node (its position in the vhids) from its next advertisement on."""
@@ -131,6 +208,14 @@ class ShareGate:
     def set_lease(self, node: int, lease_ns: int) -> None:
         """From the node's next advertisement on."""
         self._shared.lease_ns[node] = lease_ns
+
+    def leased_until(self, node: int) -> int:
+        """When the lease of a node runs out: nanoseconds of CLOCK_BOOTTIME."""
+        return self._shared.deadline_ns[node]
+
+    def take_back(self, node: int, leased_until: int) -> None:
+        """Let the lease of a node be what it was before: what renewed it has not left."""
+        self._shared.deadline_ns[node] = leased_until
 
     @property
     def share(self) -> int:
@@ -153,7 +238,12 @@ class ShareGate:
         self._undo.close()
 
 
-def _ingress(value: int, macs: Sequence[bytes], nodes: int) -> bytes:
+def _mapped(address: bytes) -> bytes:
+    """An address of either family as one of IPv6. Ref: RFC 4291, 2.5.5.2."""
+    return address if len(address) == _KEY_SIZE else _MAPPED + address
+
+
+def _ingress(value: int, macs: Sequence[bytes], nodes: int, addresses: int) -> bytes:
     """Drops what is for the virtual host and not in our share.
 
     R6 is the frame, R7 the node, R8 the ethertype.
@@ -171,7 +261,7 @@ def _ingress(value: int, macs: Sequence[bytes], nodes: int) -> bytes:
     to.label("ours")
     _leave_out_vlans(to)
     if len(macs) == 1:
-        _find_node_by_hash(to, nodes)
+        _find_node_by_hash(to, nodes, addresses)
     else:
         _check_length(to)
 
@@ -233,33 +323,94 @@ def _leave_out_vlans(to: Assembler) -> None:
     to.label("untagged")
 
 
-def _find_node_by_hash(to: Assembler, nodes: int) -> None:
+def _find_node_by_hash(to: Assembler, nodes: int, addresses: int) -> None:
     """Put the node into R7; go to "drop" if there are no IP addresses, to "continue" if it is for no host.
 
-    Ref: spec carp §14.2.
+    Source and destination are folded: an ICMP error to an address of the virtual host has those of the packet that it
+    is about, so that it comes to the host which sent that; any other one is for somebody behind us. So do OpenBSD's
+    ip_input_if and icmp_input; icmp6_input lets all hosts take such errors. R9 points to the addresses.
+
+    Ref: spec carp §14.2; OpenBSD sys/netinet/ip_input.c, ip_icmp.c.
     """
     to.jump_if(R8, EQUAL, _ethertype(ethernet.ETHERTYPE_IPV4), "ipv4")
     to.jump_if(R8, DIFFERENT, _ethertype(ethernet.ETHERTYPE_IPV6), "drop")
-    _load_bytes(to, _IP6_SOURCE, 32, "drop", at=-32)
-    to.load(DOUBLE, R1, R10, -32)
-    for offset in (-24, -16, -8):
-        to.load(DOUBLE, R2, R10, offset)
+    header = _HEADER_AT
+    _load_bytes(to, _IP, ipv6.HEADER.size, "drop", at=header)
+    _point_to_stack(to, R9, header + _SOURCE6)
+    to.load(BYTE, R1, R10, header + _NEXT_HEADER6)
+    to.jump_if(R1, DIFFERENT, ipv6.NEXT_HEADER_ICMPV6, "fold ipv6")
+    _load_bytes(to, _IP6_PAYLOAD, _ICMP_HEADER + ipv6.HEADER.size, "fold ipv6", at=_MESSAGE_AT)
+    _need_kind(to, _ERRORS6, "fold ipv6")
+    for offset in (0, 8):
+        to.load(DOUBLE, R1, R10, header + _DESTINATION6 + offset)
+        to.store(DOUBLE, R10, _KEY_AT + offset, R1)
+    _look_up(to, addresses, "fold ipv6")
+    _point_to_stack(to, R9, _MESSAGE_AT + _ICMP_HEADER + _SOURCE6)
+    to.label("fold ipv6")
+    to.load(DOUBLE, R1, R9, 0)
+    for offset in (8, 16, 24):
+        to.load(DOUBLE, R2, R9, offset)
         to.alu(Operation.XOR, R1, R2)
     to.move(R2, R1)
     to.alu(Operation.RIGHT, R2, 32)
     to.jump("fold")
+
     to.label("ipv4")
-    _load_bytes(to, _IP4_SOURCE, 8, "drop", at=-8)
+    _load_bytes(to, _IP, ipv4.HEADER.size, "drop", at=header)
     # A multicast MAC is that of a multicast group, too: 01:00:5e:00:01:07 also of 224.0.1.7.
-    to.load(BYTE, R3, R10, -4)
-    to.jump_if(R3, AT_LEAST, _MULTICAST, "continue")
-    to.load(WORD, R1, R10, -8)
-    to.load(WORD, R2, R10, -4)
+    to.load(BYTE, R1, R10, header + _DESTINATION4)
+    to.jump_if(R1, AT_LEAST, _MULTICAST, "continue")
+    _point_to_stack(to, R9, header + _SOURCE4)
+    to.load(BYTE, R1, R10, header + _PROTOCOL4)
+    to.jump_if(R1, DIFFERENT, _ICMP, "fold ipv4")
+    # Fragments must come to one host, and only the first has a packet in it.
+    to.load(HALF, R1, R10, header + _FRAGMENT4)
+    to.alu(Operation.AND, R1, _native(_FRAGMENT_BITS))
+    to.jump_if(R1, DIFFERENT, 0, "fold ipv4")
+    to.load(BYTE, R7, R10, header)
+    to.alu(Operation.AND, R7, 0x0F)
+    to.alu(Operation.LEFT, R7, 2)
+    to.alu(Operation.ADD, R7, _IP)
+    _load_bytes(to, R7, _ICMP_HEADER + ipv4.HEADER.size, "fold ipv4", at=_MESSAGE_AT)
+    _need_kind(to, _ERRORS4, "fold ipv4")
+    to.move(R1, 0)
+    to.store(DOUBLE, R10, _KEY_AT, R1)
+    to.move(R1, _native(_MAPPED[8:]))
+    to.store(WORD, R10, _KEY_AT + 8, R1)
+    to.load(WORD, R1, R10, header + _DESTINATION4)
+    to.store(WORD, R10, _KEY_AT + 12, R1)
+    _look_up(to, addresses, "fold ipv4")
+    _point_to_stack(to, R9, _MESSAGE_AT + _ICMP_HEADER + _SOURCE4)
+    to.label("fold ipv4")
+    to.load(WORD, R1, R9, 0)
+    to.load(WORD, R2, R9, 4)
     to.label("fold")
     to.alu(Operation.XOR, R1, R2)
     to.big_endian(R1, 32)
     to.alu(Operation.MODULO, R1, nodes, wide=False)
     to.move(R7, R1)
+
+
+def _need_kind(to: Assembler, kinds: Sequence[int], otherwise: str) -> None:
+    """Leave for `otherwise` unless the ICMP message on the stack is one of these."""
+    to.load(BYTE, R1, R10, _MESSAGE_AT)
+    for kind in kinds:
+        to.jump_if(R1, EQUAL, kind, f"one of {kinds}")
+    to.jump(otherwise)
+    to.label(f"one of {kinds}")
+
+
+def _look_up(to: Assembler, addresses: int, missing: str) -> None:
+    """Leave for `missing` unless the key on the stack is an address of the virtual host."""
+    to.map(R1, addresses)
+    _point_to_stack(to, R2, _KEY_AT)
+    to.call(_MAP_LOOKUP_ELEM)
+    to.jump_if(R0, EQUAL, 0, missing)
+
+
+def _point_to_stack(to: Assembler, target: Register, at: int) -> None:
+    to.move(target, R10)
+    to.alu(Operation.ADD, target, at)
 
 
 def _check_length(to: Assembler) -> None:
@@ -342,15 +493,14 @@ def _point_to_value(to: Assembler, value: int) -> None:
     to.alu(Operation.ADD, R9, R1)
 
 
-def _load_bytes(to: Assembler, offset: int, size: int, missing: str, *, at: int) -> None:
+def _load_bytes(to: Assembler, offset: int | Register, size: int, missing: str, *, at: int) -> None:
     """Copy part of the frame R6 to the stack, or leave for `missing` if it is shorter.
 
     The frame's memory itself is not looked at: drivers may leave all but the Ethernet header in pages.
     """
     to.move(R1, R6)
     to.move(R2, offset)
-    to.move(R3, R10)
-    to.alu(Operation.ADD, R3, at)
+    _point_to_stack(to, R3, at)
     to.move(R4, size)
     to.call(_SKB_LOAD_BYTES)
     to.jump_if(R0, DIFFERENT, 0, missing)

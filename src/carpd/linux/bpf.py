@@ -13,6 +13,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from carpd.wire import carp, ethernet, sharing_probe
+from carpd.wire.ipv4 import HEADER as IPV4_HEADER
 from carpd.wire.ipv6 import HEADER as IPV6_HEADER
 from carpd.wire.ipv6 import NEXT_HEADER_ICMPV6
 
@@ -26,7 +27,7 @@ _ARP_REQUEST = 1
 _NEIGHBOR_SOLICITATION = 135
 
 _IP = ethernet.HEADER.size
-_IPV6_HEADER = IPV6_HEADER.size
+_IPV4_HEADER, _IPV6_HEADER = IPV4_HEADER.size, IPV6_HEADER.size
 _SO_ATTACH_FILTER = 26
 
 
@@ -63,6 +64,8 @@ NOTHING = (Instruction(_RETURN, 0, 0, _DROP),)
 def solicitations(addresses4: Sequence[bytes], addresses6: Sequence[bytes]) -> tuple[Instruction, ...]:
     """On a packet socket: who asks, in no VLAN, where one of these addresses is, whichever MAC it asks; sharing probes.
 
+    Probes in IP packets are told from what clients send by their TTL, with which nothing has come from afar.
+
     A test skips 255 instructions at the most: each address is a small block of its own, whole parts are jumped over.
     """
     ip = (_matches(_IP + 24, address) for address in addresses4)  # an ARP packet's target
@@ -83,6 +86,8 @@ def solicitations(addresses4: Sequence[bytes], addresses6: Sequence[bytes]) -> t
         *chain.from_iterable(targets),
         Instruction(_RETURN, 0, 0, _DROP),
     )
+    probe4 = _probe_in(_IP + 8, sharing_probe.TTL << 8 | sharing_probe.UDP, _IP + _IPV4_HEADER)
+    probe6 = _probe_in(_IP + 6, sharing_probe.UDP << 8 | sharing_probe.TTL, _IP + _IPV6_HEADER)
     return (
         Instruction(_LOAD_WORD, 0, 0, _VLAN_TAG),
         Instruction(_AND, 0, 0, 0x0FFF),
@@ -94,9 +99,24 @@ def solicitations(addresses4: Sequence[bytes], addresses6: Sequence[bytes]) -> t
         Instruction(_IF_EQUAL, 1, 0, ethernet.ETHERTYPE_ARP),
         Instruction(_JUMP, 0, 0, len(arp)),
         *arp,
+        Instruction(_IF_EQUAL, 0, len(probe4) + 1, ethernet.ETHERTYPE_IPV4),
+        *probe4,
+        Instruction(_RETURN, 0, 0, _DROP),
         Instruction(_IF_EQUAL, 1, 0, ethernet.ETHERTYPE_IPV6),
         Instruction(_RETURN, 0, 0, _DROP),
+        *probe6,
         *neighbors,
+    )
+
+
+def _probe_in(offset: int, limit_and_protocol: int, payload: int) -> tuple[Instruction, ...]:
+    """Pass a sharing probe in an IP packet, which has hop limit and protocol, one beside the other, at an offset."""
+    return (
+        Instruction(_LOAD_HALF, 0, 0, offset),
+        Instruction(_IF_EQUAL, 0, 3, limit_and_protocol),
+        Instruction(_LOAD_HALF, 0, 0, payload + 2),
+        Instruction(_IF_EQUAL, 0, 1, sharing_probe.PORT),
+        Instruction(_RETURN, 0, 0, _PASS),
     )
 
 

@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -53,7 +53,7 @@ _LOAD_IMMEDIATE, _LOAD, _STORE, _ATOMIC = 0x18, 0x61, 0x63, 0xC3
 _ALU32, _ALU64, _JUMP32, _JUMP64 = 0x04, 0x07, 0x06, 0x05
 _BY_REGISTER = 0x08
 _ALWAYS, _TO_BIG_ENDIAN, _CALL, _EXIT = 0x05, 0xDC, 0x85, 0x95
-_PSEUDO_MAP_VALUE = 2
+_PSEUDO_MAP, _PSEUDO_MAP_VALUE = 1, 2
 _INSTRUCTION = struct.Struct("=BBhI")  # opcode, registers, offset, immediate
 
 
@@ -100,9 +100,16 @@ class Assembler:
         """Turn the low bits from big-endian into the machine's order, and clear the rest."""
         self._code.append(_Instruction(_TO_BIG_ENDIAN, target, immediate=bits))
 
+    def map(self, target: Register, map_fd: int) -> None:
+        """Load what functions of the kernel know a map by."""
+        self._load_map(target, _PSEUDO_MAP, map_fd)
+
     def map_value(self, target: Register, map_fd: int) -> None:
         """Load the address of the value of an array map with one element."""
-        self._code.append(_Instruction(_LOAD_IMMEDIATE, target, _PSEUDO_MAP_VALUE, immediate=map_fd))
+        self._load_map(target, _PSEUDO_MAP_VALUE, map_fd)
+
+    def _load_map(self, target: Register, what: int, map_fd: int) -> None:
+        self._code.append(_Instruction(_LOAD_IMMEDIATE, target, what, immediate=map_fd))
         self._code.append(_Instruction(0))
 
     def jump(self, label: str) -> None:
@@ -141,15 +148,21 @@ class Assembler:
 
 # bpf(2)
 
-_MAP_CREATE, _PROG_LOAD, _PROG_TEST_RUN, _LINK_CREATE = 0, 5, 10, 28
-_MAP_TYPE_ARRAY, _MMAPABLE = 2, 1 << 10
+_MAP_CREATE, _MAP_UPDATE_ELEM, _MAP_DELETE_ELEM, _PROG_LOAD, _PROG_TEST_RUN = 0, 2, 3, 5, 10
+_OBJ_GET_INFO_BY_FD, _PROG_QUERY, _LINK_CREATE = 15, 16, 28
+_MAP_TYPE_HASH, _MAP_TYPE_ARRAY, _NO_PREALLOC, _MMAPABLE = 1, 2, 1 << 0, 1 << 10
 _PROG_TYPE_SCHED_CLS = 3
 _TCX_INGRESS, _TCX_EGRESS = 46, 47
 _BEFORE, _AFTER = 1 << 3, 1 << 4
 
 _MAP = struct.Struct("=IIIIIII16s")  # type, sizes of key and value, entries, flags, inner map, NUMA node, name
+_ELEMENT = struct.Struct("=I4xQQQ")  # map, where key and value are, flags
 _PROGRAM = struct.Struct("=IIQQIIQII16s")  # type, instructions and where, license, log's level, size and place, ...
 _LINK = struct.Struct("=IIIIIIQ")  # program, interface, place, flags, neighbour, padding, expected revision
+_INFO = struct.Struct("=IIQ")  # descriptor, size of what is told, and where
+_PROGRAM_INFO = struct.Struct("=II")  # type, id, ...
+_QUERY = struct.Struct("=IIIIQI4xQQQQ")  # interface, place, flags, their flags, where ids are, how many, links', ...
+_QUERY_COUNT = 5
 _TEST = struct.Struct("=IIIIQQIIIIQQIIII")  # program, result, sizes in and out, frames in and out, repeat, ns, ...
 _TEST_RESULT, _TEST_DURATION = 1, 7
 
@@ -181,6 +194,33 @@ def map_array(map_fd: int, size: int) -> mmap.mmap:
         return mmap.mmap(map_fd, size)
     except OSError as error:
         raise SystemCallError("map an eBPF map into memory", error.errno or 0, str(error.strerror)) from error
+
+
+class KeySet:
+    """A set of keys: programs look into it (`Assembler.map`, the kernel's map_lookup_elem), this process changes it.
+
+    `fd` is the map's descriptor.
+    """
+
+    def __init__(self, name: str, key_size: int, limit: int) -> None:
+        """Of no keys; `name` as of `create_array`. Raise SystemCallError."""
+        value_size = 1  # there must be some value
+        request = _MAP.pack(_MAP_TYPE_HASH, key_size, value_size, limit, _NO_PREALLOC, 0, 0, name.encode())
+        self.fd = _bpf(_MAP_CREATE, request, "create an eBPF map")[0]
+        self._keys: frozenset[bytes] = frozenset()
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def replace(self, keys: Collection[bytes]) -> None:
+        """Have these keys, and no others; those that stay are there all the time. Raise SystemCallError."""
+        wanted = frozenset(keys)
+        for command, changed in ((_MAP_UPDATE_ELEM, wanted - self._keys), (_MAP_DELETE_ELEM, self._keys - wanted)):
+            for each in changed:
+                key, value = ctypes.create_string_buffer(each, len(each)), ctypes.create_string_buffer(1)
+                place = ctypes.addressof(value) if command == _MAP_UPDATE_ELEM else 0
+                _bpf(command, _ELEMENT.pack(self.fd, ctypes.addressof(key), place, 0), "change an eBPF map")
+                self._keys ^= {each}
 
 
 def load(name: str, code: bytes) -> int:
@@ -215,6 +255,15 @@ def _reason(log: bytes) -> str:
     """The last line of a verifier's log that is no statistics."""
     lines = (line.strip() for line in log.decode(errors="replace").splitlines())
     return next((line for line in reversed(list(lines)) if line and not line.startswith("processed ")), "")
+
+
+def program_id(program: int) -> int:
+    """The number by which the kernel lists a program. Raise SystemCallError."""
+    info = ctypes.create_string_buffer(_PROGRAM_INFO.size)
+    request = _INFO.pack(program, len(info), ctypes.addressof(info))
+    _bpf(_OBJ_GET_INFO_BY_FD, request, "ask for the id of an eBPF program")
+    _, number = _PROGRAM_INFO.unpack(info.raw)
+    return int(number)
 
 
 class TestRun(NamedTuple):
@@ -253,17 +302,21 @@ def _bpf(command: int, request: bytes, tried: str) -> tuple[int, bytes]:
 # Attaching
 
 _NAME_PREFIX = "carpd-"
+_TCX_LIMIT = 64  # BPF_MPROG_MAX, for each place of an interface
 
 
-def attach(program: int, index: int, place: int, *, name: str, handle: int, use_tcx: bool) -> Callable[[], None]:
+def attach(
+    program: int, index: int, place: int, *, name: str, handle: int, use_tcx: bool, first: bool = False
+) -> Callable[[], None]:
     """Let a program judge the frames of an interface at `place`, tc.INGRESS or tc.EGRESS; return how to undo it.
 
-    With tcx the program goes with this process. A kernel without (before 6.6) has clsact: there it stays, found by
+    With tcx it judges before all others that are there, or after them, and goes with this process: a program that
+    accepts a frame keeps it from the next ones. A kernel without (before 6.6) has clsact: there it stays, found by
     `remove_left_behind`, until one with the same handle replaces it. Raise SystemCallError.
     """
     if use_tcx:
         try:
-            link = _attach_by_tcx(program, index, place)
+            link = _attach_by_tcx(program, index, place, _BEFORE if first else _AFTER)
         except SystemCallError as error:
             if error.errno != errno.EINVAL:
                 raise
@@ -272,11 +325,13 @@ def attach(program: int, index: int, place: int, *, name: str, handle: int, use_
     return _attach_by_clsact(program, index, place, name, handle)
 
 
-def _attach_by_tcx(program: int, index: int, place: int) -> int:
-    # A program that accepts a frame keeps it from the next ones. So ours comes first at ingress; and last at egress,
-    # where it believes only what has come past the others.
-    which, flags = (_TCX_INGRESS, _BEFORE) if place == tc.INGRESS else (_TCX_EGRESS, _AFTER)
-    return _bpf(_LINK_CREATE, _LINK.pack(program, index, which, flags, 0, 0, 0), f"attach to {_interface(index)}")[0]
+def _attach_by_tcx(program: int, index: int, place: int, flags: int) -> int:
+    request = _LINK.pack(program, index, _tcx_place(place), flags, 0, 0, 0)
+    return _bpf(_LINK_CREATE, request, f"attach to {_interface(index)}")[0]
+
+
+def _tcx_place(place: int) -> int:
+    return _TCX_INGRESS if place == tc.INGRESS else _TCX_EGRESS
 
 
 def _attach_by_clsact(program: int, index: int, place: int, name: str, handle: int) -> Callable[[], None]:
@@ -297,6 +352,39 @@ def _attach_by_clsact(program: int, index: int, place: int, name: str, handle: i
             kernel.perform([tc.delete_filter(index, place, handle)])
 
     return undo
+
+
+class Attached(NamedTuple):
+    """The programs at one place of an interface, by their ids."""
+
+    tcx: list[int]
+    """In the order in which they judge."""
+    clsact: list[int]
+    """In theirs, after those."""
+
+
+def attached(index: int, place: int) -> Attached | None:
+    """Who judges the frames of an interface at `place`; None if there is no such interface. Raise SystemCallError.
+
+    The kernel may let us wait for others that change interfaces.
+    """
+    try:
+        tried = f"list the programs at the {_WORDS[place]} of {socket.if_indextoname(index)}"
+    except OSError:
+        return None
+    ids = (ctypes.c_uint32 * _TCX_LIMIT)()
+    query = _QUERY.pack(index, _tcx_place(place), 0, 0, ctypes.addressof(ids), _TCX_LIMIT, 0, 0, 0, 0)
+    try:
+        count = _QUERY.unpack(_bpf(_PROG_QUERY, query, tried)[1])[_QUERY_COUNT]
+    except SystemCallError as error:
+        if error.errno not in (errno.ENOENT, errno.EINVAL):  # there are none; the kernel does not know tcx
+            raise
+        count = 0
+    with NetlinkSocket(netlink.ROUTE) as kernel:
+        if not any(qdisc.index == index and qdisc.is_clsact for qdisc in _qdiscs(kernel)):
+            return Attached(ids[:count], [])
+        filters = map(tc.FilterMessage.from_message, kernel.ask(tried, tc.dump_filters(index, place)))
+        return Attached(ids[:count], [found.program for found in filters if found.program])
 
 
 def remove_left_behind() -> list[str]:

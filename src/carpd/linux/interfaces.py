@@ -18,6 +18,7 @@ ALIAS = "carpd"
 """The alias of our macvlans: by it they are recognised."""
 
 _UNICAST_IN_MULTICAST = "drop_unicast_in_l2_multicast"
+_FAMILIES = ("ipv4", "ipv6")
 
 JOURNAL = "sysctls.json"
 """The journal of changed settings, in the state directory."""
@@ -30,6 +31,8 @@ _ON_DEVICE = (
     ("ipv6", "autoconf", "0"),
     ("ipv6", "accept_dad", "0"),
     ("ipv6", "dad_transmits", "0"),
+    # Traffic that is shared beside it comes in multicast frames: the parent gives it copies, which are not for it.
+    *((family, _UNICAST_IN_MULTICAST, "1") for family in _FAMILIES),
 )
 
 
@@ -56,13 +59,18 @@ def prepare_sharing(device: str, parent: Link, journal: SysctlJournal) -> int:
     Raise SystemCallError.
     """
     _quiet_parent(parent.name, journal)
-    for family in ("ipv4", "ipv6"):
+    for family in _FAMILIES:
         journal.set("1", family, "conf", parent.name, _UNICAST_IN_MULTICAST)
     link = find_link(device)
     if link is None:
         raise SystemCallError(f"look at interface {device}", errno.ENODEV, "it is not there")
     set_up(link.index)
     return link.index
+
+
+def end_sharing(parent: str, journal: SysctlJournal) -> None:
+    """No traffic of this interface is shared any more, while there are other virtual hosts. Raise SystemCallError."""
+    journal.restore(parent, _UNICAST_IN_MULTICAST)
 
 
 def unprepare() -> list[str]:

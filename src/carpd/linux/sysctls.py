@@ -69,13 +69,13 @@ class SysctlJournal:
         self._save()
         write(value, *name)
 
-    def restore(self, interface: str | None = None) -> list[tuple[str, ...]]:
-        """Put back what is still as we set it, the last change first, and return the names; perhaps of one interface.
+    def restore(self, *parts: str) -> list[tuple[str, ...]]:
+        """Put back what is still as we set it, the last change first, and return the names.
 
-        Raise SystemCallError.
+        With `parts` only what has all of these in its name: an interface, a setting. Raise SystemCallError.
         """
         restored = []
-        changes = [change for change in self._changes.values() if interface is None or interface in change.name]
+        changes = [change for change in self._changes.values() if set(parts) <= set(change.name)]
         for change in reversed(changes):
             if read(*change.name) == change.ours:
                 write(change.original, *change.name)

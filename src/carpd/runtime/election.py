@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from carpd.carp.engine import CarpEngine
-from carpd.carp.status import host_status, interface_status
+from carpd.carp.status import HostStatus, host_status, interface_status
 from carpd.effects import DemotionChanged, Effect, PeerLeftBehind, SharingChanged, StateChanged
 from carpd.errors import DecodeError, SystemCallError
 from carpd.events import (
@@ -53,7 +53,7 @@ from carpd.runtime.channel import Channel, ChannelClosedError
 from carpd.runtime.interface_port import InterfacePort
 from carpd.runtime.lateness import LatenessMeter
 from carpd.runtime.messages import RECORD, LogLine, Recorded, StatusReport, StatusWanted
-from carpd.runtime.performer import Performer
+from carpd.runtime.performer import Performer, failure
 from carpd.trace.recording import recorded
 
 REALTIME_PRIORITY = 50
@@ -164,8 +164,8 @@ class Election:
         elif isinstance(outcome, AdvertisementSent):
             what = (outcome.host, outcome.family)
             if outcome.errno and what not in self._not_sent:
-                reason = os.strerror(outcome.errno)
-                self._log(logging.ERROR, f"{outcome.host}: IPv{outcome.family} advertisements can't be sent: {reason}")
+                text = f"{outcome.host}: IPv{outcome.family} advertisements {failure(outcome.errno)}"
+                self._log(logging.ERROR, text)
                 self._not_sent.add(what)
             elif not outcome.errno and what in self._not_sent:
                 self._log(logging.INFO, f"{outcome.host}: IPv{outcome.family} advertisements are sent again")
@@ -300,15 +300,19 @@ class Election:
 
     def _report(self, wanted: StatusWanted) -> None:
         engine = self._engine
-        hosts = tuple(
-            replace(host_status(engine, name), taken=self._performer.taken(name))
-            for name in wanted.hosts
-            if name in engine.hosts
-        )
+        hosts = tuple(self._host_status(name) for name in wanted.hosts if name in engine.hosts)
         interfaces = tuple(
             interface_status(engine, name) for name in wanted.interfaces if name in engine.interface_counters
         )
-        self._tell(StatusReport(wanted.token, hosts, interfaces, self._lateness.lateness))
+        self._tell(StatusReport(wanted.token, hosts, interfaces, self._lateness.lateness, self._performer.gates))
+
+    def _host_status(self, name: str) -> HostStatus:
+        """What is shared is taken by engine and gate together."""
+        status, gate = host_status(self._engine, name), self._performer.gate_status(name)
+        if gate is None:
+            return status
+        serves, findings = status.serves and gate.live, status.findings + gate.findings
+        return replace(status, serves=serves, taken=gate.taken, findings=findings)
 
     def _log(self, level: int, text: str) -> None:
         self._tell(LogLine(level, text))

@@ -1,6 +1,7 @@
 """Keeps the interfaces as the virtual hosts need them, whatever comes, goes, or is undone by somebody else.
 
-What it hears by netlink: links that come and go, gates that are deleted, devices and addresses that are taken away.
+What it hears by netlink: links that come and go, gates that are deleted, devices and addresses that are taken away. Of
+the programs of share gates nobody tells: every second it looks at them, as the kernel may let it wait.
 What it does about it is in `preparation`; whom it tells is the election process, by the names of virtual hosts.
 """
 
@@ -14,6 +15,7 @@ from carpd.config.model import VirtualHostConfig
 from carpd.effects import StateChanged
 from carpd.errors import SystemCallError
 from carpd.events import CarpState
+from carpd.linux.balance import GatePrograms, displaced
 from carpd.linux.gate_monitor import GateMonitor
 from carpd.linux.links import AddressesChanged, Link, LinkAppeared, LinkChanged, LinkMonitor
 from carpd.linux.neighbors import forget_unresolved
@@ -160,6 +162,22 @@ class InterfaceKeeper:
             gates = ", ".join(missing)
             LOG.warning("somebody deleted the lease gate of %s (nft flush ruleset?): making it anew", gates)
             self._prepare()
+
+    def look_at_gates(self, gates: Collection[GatePrograms]) -> None:
+        """Share gates, as the election process has them, are attached anew if somebody detached them, or stands before
+        them: what comes past them is nobody's.
+        """
+        if self._stopped or self._changing:
+            return
+        try:
+            lost = {gate.virtual_host for gate in displaced(gates)}
+        except SystemCallError as error:
+            LOG.error("%s", error)
+            return
+        if lost:
+            gates_of = ", ".join(sorted(lost))
+            LOG.warning("somebody detached the share gate of %s, or stands before it: attaching it anew", gates_of)
+            self._on_prepared(self._preparation.nodes_of(lost))
 
     def _look_at_addresses_soon(self) -> None:
         if self._look is None:

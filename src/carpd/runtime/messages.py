@@ -8,6 +8,7 @@ from carpd.carp.status import HostStatus, InterfaceStatus
 from carpd.config.model import PfsyncConfig
 from carpd.effects import DemotionChanged, PeerLeftBehind, SharingChanged, StateChanged
 from carpd.events import Configure, ForceState, HostPrepared, SetDemotion, Shutdown
+from carpd.linux.balance import GatePrograms
 from carpd.pfsync.effects import BulkUpdateChanged
 from carpd.pfsync.events import RoleChanged
 from carpd.runtime.lateness import NONE_YET, Lateness
@@ -32,6 +33,8 @@ class StatusReport:
     interfaces: tuple[InterfaceStatus, ...]
     lateness: Lateness = NONE_YET
     """Of all timers since the process was started."""
+    gates: tuple[GatePrograms, ...] = ()
+    """The share gates, which may have been undone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from errno import EADDRNOTAVAIL, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENODEV
+from errno import EADDRNOTAVAIL, ECOMM, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENODEV
 from functools import singledispatchmethod
 
 from carpd.carp.announce import sending_mac
-from carpd.carp.balancing import GROUP_MAC, shared_mac, taken_macs
+from carpd.carp.balancing import own_destination, shared_mac, taken_macs
 from carpd.config.model import Balancing, VirtualHostConfig
 from carpd.effects import (
     Announce,
@@ -26,15 +26,15 @@ from carpd.effects import (
     SurrenderLease,
     TakeAddresses,
 )
+from carpd.errors import SystemCallError
 from carpd.events import AdvertisementSent, Event, Family, TakeFailed
 from carpd.linux.addresses import AddressTable
-from carpd.linux.balance import ShareGate
+from carpd.linux.balance import GatePrograms, ShareGate, displaced
 from carpd.linux.lease import LeaseKeeper
 from carpd.runtime.interface_port import InterfacePort
 from carpd.wire import sharing_probe
 from carpd.wire.arp import ArpPacket
 from carpd.wire.carp import GROUP4, GROUP6, Advertisement
-from carpd.wire.ethernet import EthernetFrame
 from carpd.wire.frames import advertisement_frame, arp_frame, neighbor_advertisement_frame
 
 GROUPS = {Family.IPV4: GROUP4, Family.IPV6: GROUP6}
@@ -42,8 +42,31 @@ GROUPS = {Family.IPV4: GROUP4, Family.IPV6: GROUP6}
 PEER_IS_AWAY = (EHOSTDOWN, EHOSTUNREACH)
 """A peer that is down is no failure of ours, and must not demote who is left. Ref: spec carp §11.1, OpenBSD."""
 
+PAST_THE_GATE = ECOMM
+"""The errno of an advertisement that has left, but not by its node's share gate: peers believe that its part of the
+traffic is taken here, and it is not."""
+
 NO_SOURCE = {Family.IPV4: bytes(4), Family.IPV6: None}
 """The source where the interface has no address of its own: FreeBSD sends from 0.0.0.0; IPv6 has no such form."""
+
+
+def failure(errno: int) -> str:
+    """What is wrong with advertisements of which one could not be sent as it should, in words that follow on them."""
+    if errno == PAST_THE_GATE:
+        return "leave past the share gate, so that nothing is taken (`bpftool net` tells who accepts them first)"
+    return f"can't be sent: {os.strerror(errno)}"
+
+
+@dataclass(frozen=True, slots=True)
+class GateStatus:
+    """What the share gate does for a node."""
+
+    live: bool
+    """Whether it takes the node's part of the traffic."""
+    taken: int | None = None
+    """Packets that it took; None if it does not stand."""
+    findings: tuple[str, ...] = ()
+    """What is wrong, a line each."""
 
 
 @dataclass(slots=True)
@@ -56,6 +79,8 @@ class _Shared:
     balancing: Balancing
     holders: set[str] = field(default_factory=set)
     """The nodes that have the addresses."""
+    bypassed: set[str] = field(default_factory=set)
+    """The nodes whose last advertisement left past the gate."""
 
 
 class Performer:
@@ -91,6 +116,7 @@ class Performer:
             if shared.balancing not in balancings:
                 self._shared.pop(name).gate.detach()
         self._follow_leases(lambda _, wanted: wanted)
+        self._follow_addresses()
 
     def _follow_leases(self, choose: Callable[[int, int], int]) -> None:
         """Let the share gates have the leases of the configuration, or what is chosen of those and the present ones."""
@@ -99,6 +125,16 @@ class Performer:
             if shared is not None and shared.balancing == config.balancing:
                 node = shared.balancing.vhids.index(config.vhid)
                 shared.gate.set_lease(node, choose(shared.gate.lease_ns(node), config.lease_ns))
+
+    def _follow_addresses(self) -> None:
+        """Let the share gates know the addresses of the configuration."""
+        for config in self._configs.values():
+            shared = self._shared.get(config.virtual_host)
+            if shared is not None and shared.balancing == config.balancing:
+                try:
+                    shared.gate.set_addresses((*config.addresses4, *config.addresses6))
+                except SystemCallError as error:
+                    self._complain(f"{config.name}: the share gate does not know all addresses: {error}")
 
     def close(self) -> None:
         """Detach what takes shared traffic: nobody decides about it any more."""
@@ -122,20 +158,39 @@ class Performer:
         """One gate serves all nodes of a virtual host, while the interface and the nodes are the same."""
         known = self._shared.get(config.virtual_host)
         if known is not None and (known.index, known.balancing) == (index, balancing):
+            if known.gate.programs in displaced(self.gates):
+                known.gate.attach()
             return
         if known is not None:
             self._shared.pop(config.virtual_host).gate.detach()
         leases = {c.vhid: c.lease_ns for c in self._configs.values() if c.virtual_host == config.virtual_host}
         gate = ShareGate(
-            index, config.virtual_host, taken_macs(config), balancing.vhids, [leases[vhid] for vhid in balancing.vhids]
+            index,
+            config.virtual_host,
+            taken_macs(config),
+            balancing.vhids,
+            [leases[vhid] for vhid in balancing.vhids],
+            (*config.addresses4, *config.addresses6),
         )
         self._shared[config.virtual_host] = _Shared(gate, index, balancing)
 
-    def taken(self, host: str) -> int | None:
-        """How many packets the kernel took for a node; None if it does not share, or its gate does not stand."""
+    @property
+    def gates(self) -> tuple[GatePrograms, ...]:
+        """The share gates that there are."""
+        return tuple(shared.gate.programs for shared in self._shared.values())
+
+    def gate_status(self, host: str) -> GateStatus | None:
+        """What the share gate does for a node; None if the virtual host does not share."""
         config = self._configs.get(host)
-        shared = self._shared.get(config.virtual_host) if config else None
-        return shared.gate.taken()[shared.balancing.vhids.index(config.vhid)] if config and shared else None
+        if config is None or config.balancing is None:
+            return None
+        shared = self._shared.get(config.virtual_host)
+        if shared is None:
+            return GateStatus(live=False)
+        node = shared.balancing.vhids.index(config.vhid)
+        bypassed = f"the advertisements of {host} {failure(PAST_THE_GATE)}"
+        findings = (bypassed,) if host in shared.bypassed else ()
+        return GateStatus(shared.gate.live()[node], shared.gate.taken()[node], findings)
 
     @singledispatchmethod
     def perform(self, action: object) -> Event | None:
@@ -158,12 +213,29 @@ class Performer:
         if config.multicast:
             mac = sending_mac(config, port.mac)
             frame = advertisement_frame(message, source_mac=mac, source=source, destination=GROUPS[family])
-            errors.append(port.packets.send(frame))
+            errors.append(self._send_to_group(config, port, frame, renews=not message.is_bow_out))
         for peer in config.peers:
             if peer.version == family:
                 error = port.send_unicast(family, source, peer.packed, message.to_bytes())
                 errors.append(0 if error in PEER_IS_AWAY else error)
         return next(filter(None, errors), 0)
+
+    def _send_to_group(self, config: VirtualHostConfig, port: InterfacePort, frame: bytes, *, renews: bool) -> int:
+        """An advertisement that leaves by the node's share gate has renewed its lease before the send returns."""
+        shared = self._shared.get(config.virtual_host)
+        if shared is None or not renews:
+            return port.packets.send(frame)
+        node = shared.balancing.vhids.index(config.vhid)
+        before = shared.gate.leased_until(node)
+        error = port.packets.send(frame)
+        if error:
+            shared.gate.take_back(node, before)  # somebody may have dropped it behind the gate
+            return error
+        if shared.gate.leased_until(node) == before:
+            shared.bypassed.add(config.name)
+            return PAST_THE_GATE
+        shared.bypassed.discard(config.name)
+        return 0
 
     @perform.register
     def _send_with_own_mac(self, action: SendWithOwnMac) -> None:
@@ -198,6 +270,7 @@ class Performer:
         if shared is not None:
             shared.gate.close(shared.balancing.vhids.index(config.vhid))
             shared.holders.discard(action.host)
+            shared.bypassed.discard(action.host)
             if shared.holders:  # another node of the virtual host still answers here
                 return
         error = self._leases.surrender(config.interface, config.leader_vhid)
@@ -240,6 +313,19 @@ class Performer:
         port = self._port(config.interface)
         if port is None:
             return
-        payload = action.probe.to_bytes(config.key)
-        for mac in filter(None, (GROUP_MAC, shared_mac(config))):
-            port.packets.send(EthernetFrame(mac, port.mac, sharing_probe.ETHERTYPE, payload).to_bytes())
+        data = action.probe.to_bytes(config.key)
+        port.packets.send(sharing_probe.group_frame(data, port.mac))
+        mac = shared_mac(config)
+        if mac is None:
+            return
+        for shared in (*config.addresses4[:1], *config.addresses6[:1]):
+            source = port.source(Family.IPV4 if len(shared) == 4 else Family.IPV6) or bytes(len(shared))
+            port.packets.send(
+                sharing_probe.packet_frame(
+                    data,
+                    source_mac=port.mac,
+                    destination_mac=mac,
+                    source=source,
+                    destination=own_destination(config, source, shared),
+                )
+            )

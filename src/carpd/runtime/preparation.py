@@ -8,7 +8,7 @@ what is and what will be; `change` takes away what nobody needs any more, and `p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
@@ -53,6 +53,10 @@ class Preparation:
     def prepared(self) -> Sequence[str]:
         """The virtual hosts that may take part; during a change those alone that will go on."""
         return [name for name in self._devices if self._coming is None or name in self._coming]
+
+    def nodes_of(self, virtual_hosts: Collection[str]) -> Sequence[str]:
+        """Those of the prepared that are nodes of these virtual hosts."""
+        return [name for name in self.prepared if self._hosts[name].virtual_host in virtual_hosts]
 
     @property
     def interfaces(self) -> Sequence[str]:
@@ -172,6 +176,9 @@ class Preparation:
                 failed += _tried(self._journal.restore, interface)
             self._gates.pop(interface, None)
             self._parents.pop(interface, None)
+        for interface in _sharing(leaving) - _sharing(self._hosts.values()):
+            if self._journal is not None:
+                failed += _tried(interfaces.end_sharing, interface, self._journal)
         return failed
 
     def lacking_addresses(self, masters: Iterable[str]) -> list[str]:
@@ -223,6 +230,11 @@ def _tried(action: Callable[..., object], *arguments: object) -> list[str]:
 
 def _has_macvlan(host: VirtualHostConfig) -> bool:
     return host.balancing is None and host.mac is MacMode.VIRTUAL
+
+
+def _sharing(hosts: Iterable[VirtualHostConfig]) -> set[str]:
+    """The interfaces of those that share their traffic."""
+    return {host.interface for host in hosts if host.balancing}
 
 
 def _guards(hosts: Iterable[VirtualHostConfig]) -> list[Guard]:

@@ -24,6 +24,9 @@ GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS = 1, 5, 9
 IPV4, IPV6 = 2, 10
 """Address families: AF_INET and AF_INET6 of Linux."""
 
+LOOPBACK = 1
+"""The index of `lo`, in every network namespace."""
+
 UP = 0x01
 """Link flag IFF_UP: administratively up."""
 
@@ -192,9 +195,11 @@ def dump_addresses() -> Message:
 def add_address(index: int, address: bytes) -> Message:
     """Put a virtual address on an interface, as one host (/32, /128).
 
-    An IPv6 one without duplicate address detection, which would keep it silent for a second, and with preferred
-    lifetime 0, so that it is never chosen as a source. IPv4 knows no such preference, but without a network the
-    address is no candidate for the routes of one.
+    It must not become the source of connections that this host opens itself: their answers would come to whoever has
+    it then. An IPv6 one has preferred lifetime 0; and no duplicate address detection, which would keep it silent for a
+    second. IPv4 knows no such preference. On an interface with an address of its own that one comes first; where a
+    connection leaves by an interface that has none, the kernel looks for one of global scope on all others, `lo` first
+    (inet_select_addr). So on `lo` ours has the scope of a link.
     """
     body = _address(index, address) + netlink.attribute(_IFA_PROTO, bytes([OUR_PROTOCOL]))
     if len(address) == 16:
@@ -233,7 +238,8 @@ def _name(name: str) -> bytes:
 
 def _address(index: int, address: bytes) -> bytes:
     family = IPV4 if len(address) == 4 else IPV6
-    header = _ADDRESS.pack(family, 8 * len(address), 0, SCOPE_GLOBAL, index)
+    scope = SCOPE_LINK if index == LOOPBACK else SCOPE_GLOBAL  # of IPv6 addresses the kernel knows it
+    header = _ADDRESS.pack(family, 8 * len(address), 0, scope, index)
     return header + netlink.attribute(_IFA_LOCAL, address) + netlink.attribute(_IFA_ADDRESS, address)
 
 

@@ -24,7 +24,7 @@ _CLSACT_PARENT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
 _TC = struct.Struct("=BxxxiIII")  # family, interface index, handle, parent, info
 _U32 = struct.Struct("=I")
 _TCA_KIND, _TCA_OPTIONS = 1, 2
-_TCA_BPF_FD, _TCA_BPF_NAME, _TCA_BPF_FLAGS = 6, 7, 8
+_TCA_BPF_FD, _TCA_BPF_NAME, _TCA_BPF_FLAGS, _TCA_BPF_ID = 6, 7, 8, 11
 _DIRECT_ACTION = 1  # TCA_BPF_FLAG_ACT_DIRECT: what the program returns is the verdict
 
 _ETH_P_ALL = 0x0003
@@ -55,9 +55,9 @@ class QdiscMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterMessage:
-    """What the kernel says of one filter; `name` is that of an eBPF program, "" without any.
+    """What the kernel says of one filter; `info` holds priority and protocol.
 
-    `info` holds priority and protocol.
+    `name` and `program` are the name and the id of an eBPF program, "" and 0 without any.
     """
 
     index: int
@@ -66,16 +66,25 @@ class FilterMessage:
     info: int
     kind: str
     name: str
+    program: int
 
     @classmethod
     def from_message(cls, message: Message) -> Self:
         """Read NEWTFILTER. Raise DecodeError if it is malformed."""
         _, index, handle, parent, info = _header(message)
-        kind, name = _kind(message), b""
+        kind, name, program = _kind(message), b"", b""
         if kind == _BPF:
-            options = netlink.attributes(message.body, _TC.size).get(_TCA_OPTIONS, b"")
-            name = netlink.attributes(options).get(_TCA_BPF_NAME, b"")
-        return cls(index=index, parent=parent, handle=handle, info=info, kind=kind, name=netlink.text_value(name))
+            options = netlink.attributes(netlink.attributes(message.body, _TC.size).get(_TCA_OPTIONS, b""))
+            name, program = options.get(_TCA_BPF_NAME, b""), options.get(_TCA_BPF_ID, b"")
+        return cls(
+            index=index,
+            parent=parent,
+            handle=handle,
+            info=info,
+            kind=kind,
+            name=netlink.text_value(name),
+            program=_U32.unpack(program)[0] if len(program) == _U32.size else 0,
+        )
 
 
 def add_clsact(index: int) -> Message:
