@@ -8,7 +8,8 @@ rules are as strict as Linux can be, and IPv4 is translated to a shared address.
 the second firewall knows its connection, and is dropped: the client asks again a second later. What a held packet costs
 is measured with both directions through the first firewall, where nothing is lost without defer either: the difference
 of the CPU time that both firewalls' programs use, for each packet held. In a laboratory whoever sends a frame does all
-that its receivers' kernels do with it: that is in it, too. Needs root.
+that its receivers' kernels do with it: that is in it, too. At last datagrams come that each begin a connection, more
+and more of them: how many are held until the peer has acknowledged them, and whether all arrive. Needs root.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import contextlib
 import select
 import socket
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -41,6 +43,10 @@ WITHOUT = 10
 CPU_ROUNDS = 3
 TOGETHER = (1, 50)
 """Connections that are opened at the same time, when costs are measured: alone, a packet costs more."""
+RATES = (500, 1000, 2000, 4000, 8000, 16000)
+"""New connections a second; the last ones are as many as this program can send."""
+RATE_S = 3.0
+"""How long there are so many."""
 PACE_S = 0.005
 """A connection begins so often, or many as much more seldom."""
 
@@ -54,6 +60,9 @@ _DEFER = 'defer = ["eth1", "eth2"]\n'
 _START_NS = 30 * SECOND
 _CONNECT_MS = 60_000
 _PORT = 80
+_UDP, _UDP_CHECKSUM, _FIRST_PORT = struct.Struct("!HHHH"), 6, 10_000
+_IPV6_CHECKSUM, _SO_RCVBUFFORCE, _RECEIVE_BUFFER = 7, 33, 64 << 20
+_WENT = ("undeferred", "defer_overflows", "defer_timeouts", "defer_passed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,22 @@ class Holding:
     """CPU time a connection, of both firewalls' programs."""
     cpu_us_held: float
     """CPU time a held packet: the difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What becomes of so many datagrams, each of which begins a connection."""
+
+    rate: int
+    """In a second, as it was reached."""
+    sent: int
+    arrived: int
+    acknowledged: int
+    """Held until the peer had their connection."""
+    let_go: int
+    """Held, and let go since they were too many, or waited for too long."""
+    passed: int
+    """Not held, since too many waited."""
 
 
 class Pair:
@@ -148,6 +173,43 @@ class Pair:
                 times.append(time.perf_counter_ns() - began.pop(fd))
         return times
 
+    def begin(self, rate: int, number: int) -> Rate:
+        """Begin so many connections a second, over IPv6, the `number`th of these. Raise LabError if they don't end."""
+        sent = int(rate * RATE_S)
+        with self.network.client.inside():
+            sender = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_UDP)
+        with self.network.server.inside():
+            receiver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        with sender, receiver:
+            sender.setsockopt(socket.IPPROTO_IPV6, _IPV6_CHECKSUM, _UDP_CHECKSUM)
+            receiver.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+            receiver.setblocking(False)
+            receiver.bind((SERVER[1], _PORT + number))
+            before = self.counters()
+            began = time.monotonic()
+            for connection in range(sent):
+                while time.monotonic() < began + connection / rate:
+                    pass
+                header = _UDP.pack(_FIRST_PORT + connection, _PORT + number, _UDP.size, 0)
+                sender.sendto(header, (SERVER[1], 0))
+            took_s = time.monotonic() - began
+            wait_until(lambda: self._all_went(before, sent), _START_NS, "the last packet that is held")
+            arrived = 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    receiver.recv(1)
+                    arrived += 1
+            after = self.counters()
+        found = {name: after[name] - before[name] for name in after}
+        let_go = found["defer_overflows"] + found["defer_timeouts"]
+        return Rate(round(sent / took_s), sent, arrived, found["undeferred"], let_go, found["defer_passed"])
+
+    def _all_went(self, before: dict[str, int], sent: int) -> bool:
+        """Whether nothing is held any more of what was sent."""
+        after = self.counters()
+        went = sum(after[name] - before[name] for name in _WENT)
+        return went >= sent
+
     def cpu_s(self) -> float:
         return sum(usage.cpu_s(firewall.node) for firewall in self.network.firewalls)
 
@@ -162,7 +224,12 @@ def _start(firewall: Firewall, configuration: str) -> None:
     secret.touch(mode=0o600)
     secret.write_text("a secret of the laboratory's firewalls\n")
     (directory / "carpd.toml").write_text(configuration)
-    options = {"--config": directory / "carpd.toml", "--node": firewall.node.name, "--socket": _socket(firewall)}
+    options = {
+        "--config": directory / "carpd.toml",
+        "--node": firewall.node.name,
+        "--socket": _socket(firewall),
+        "--state-dir": directory,
+    }
     argv = [sys.executable, "-m", "carpd.cli.pfsyncd", *(str(word) for option in options.items() for word in option)]
     firewall.node.start(argv, log="pfsyncd.log")
 
@@ -208,7 +275,7 @@ def cpu_us(pair: Pair, count: int, together: int) -> float:
     return best
 
 
-def measure(count: int) -> tuple[list[Opening], list[Holding], dict[str, int]]:
+def measure(count: int) -> tuple[list[Opening], list[Holding], list[Rate], dict[str, int]]:
     """Raise CarpdError if the firewalls do not even begin well, TimeoutError if they don't do what they should."""
     openings: list[Opening] = []
     holdings: list[Holding] = []
@@ -230,7 +297,8 @@ def measure(count: int) -> tuple[list[Opening], list[Holding], dict[str, int]]:
             held = deferring.counters()["deferred"] - before
             cost = (cpu - cpu_without[together]) * CPU_ROUNDS * count / held
             holdings.append(Holding(together, CPU_ROUNDS * count, held, cpu_without[together], cpu, cost))
-    return openings, holdings, counters
+        rates = [deferring.begin(rate, number) for number, rate in enumerate(RATES)]
+    return openings, holdings, rates, counters
 
 
 def main() -> int:
@@ -239,7 +307,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="directory (%(default)s)")
     args = parser.parse_args()
     try:
-        openings, holdings, counters = measure(args.connections)
+        openings, holdings, rates, counters = measure(args.connections)
     except (CarpdError, TimeoutError) as error:
         print(f"defer: {error}", file=sys.stderr)
         return 1
@@ -252,11 +320,16 @@ def main() -> int:
     for holding in holdings:
         costs = " ".join(f"{us:6.0f}" for us in (holding.cpu_us_without, holding.cpu_us_with, holding.cpu_us_held))
         print(f"{holding.together:3} together {costs}")
+    print("new connections a second, and of each 100: acknowledged, let go before, not held, lost")
+    for one_rate in rates:
+        parts = (one_rate.acknowledged, one_rate.let_go, one_rate.passed, one_rate.sent - one_rate.arrived)
+        print(f"{one_rate.rate:6} " + " ".join(f"{100 * part / one_rate.sent:6.1f}" for part in parts))
     print("  ".join(f"{name} {value}" for name, value in counters.items()))
     document: dict[str, Any] = {"benchmark": "defer", "machine": report.machine()}
     results = {
         "openings": [asdict(one) for one in openings],
         "holding": [asdict(one) for one in holdings],
+        "rates": [asdict(one) for one in rates],
         "counters": counters,
     }
     report.write(args.out / "defer.json", document | results)

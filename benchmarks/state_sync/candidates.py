@@ -217,7 +217,12 @@ class Pfsyncd(_Program):
     def __init__(self, node: Node, transport: str) -> None:
         super().__init__(node)
         configuration, self._socket = node.directory / "pfsyncd.toml", node.directory / "pfsyncd.sock"
-        options = {"--config": configuration, "--node": node.name, "--socket": self._socket}
+        options = {
+            "--config": configuration,
+            "--node": node.name,
+            "--socket": self._socket,
+            "--state-dir": node.directory,
+        }
         self._argv = [_PROGRAM, *(str(word) for option in options.items() for word in option)]
         peers = ", ".join(f'"{address}"' for address in SYNC.values())
         configuration.write_text(_PFSYNCD.format(device=SYNC_DEVICE, peers=peers, transport=transport))

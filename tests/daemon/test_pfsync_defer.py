@@ -26,6 +26,7 @@ from carpd.lab.nodes import Capture
 from carpd.lab.topology import Lab
 from carpd.lab.waiting import LabError, wait_until
 from carpd.linux import defer, links
+from carpd.linux.defer import WAITING_MAX
 from carpd.pfsync.deferral import HELD_MAX
 from carpd.pfsync.peers import SILENT_NS
 from carpd.runtime.held_packets import HANG_NS
@@ -281,9 +282,12 @@ def test_pfsyncd_hangs(own_detour: Detour) -> None:
 
 
 def test_more_than_may_be_held(own_detour: Detour) -> None:
-    """The oldest go at once, all arrive. Nobody acknowledges, and all come at the same time."""
+    """All arrive: what is too much for pfsyncd to read passes, and of what it has read the oldest go at once.
+
+    Nobody acknowledges, and all come at the same time.
+    """
     detour = own_detour
-    (address, _), count = SERVER, HELD_MAX + 72
+    (address, _), count = SERVER, WAITING_MAX + 72
     first, second = (daemon.child() for daemon in detour.daemons)
     with detour.server.inside():
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -297,12 +301,38 @@ def test_more_than_may_be_held(own_detour: Detour) -> None:
                 client = clients.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             client.sendto(b"%d" % number, (address, 53))
         os.kill(first, signal.SIGCONT)
-        assert [server.recv(100) for _ in range(count)] == [b"%d" % number for number in range(count)]
+        arrived = [int(server.recv(100)) for _ in range(count)]
         os.kill(second, signal.SIGCONT)
     counters = detour.first.pfsync()["counters"]
-    assert counters["deferred"] == count
-    assert counters["defer_overflows"] + counters["defer_timeouts"] == count
-    assert counters["defer_overflows"] >= count - HELD_MAX
+    passed, deferred = counters["defer_passed"], counters["deferred"]
+    assert passed + deferred == count
+    assert WAITING_MAX <= deferred <= WAITING_MAX + (os.cpu_count() or 1)
+    assert arrived == [*range(deferred, count), *range(deferred)]
+    assert counters["defer_overflows"] + counters["defer_timeouts"] == deferred
+    assert counters["defer_overflows"] >= deferred - HELD_MAX
+    detour.first.logs("WARNING: pfsync: defer: too many new connections to hold all: some pass at once")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (f"link set {defer.DEVICE} down", f"somebody set {defer.DEVICE} down: set it up again"),
+        (f"link delete {defer.DEVICE}", f"somebody deleted {defer.DEVICE}: made it again"),
+    ],
+    ids=["down", "deleted"],
+)
+def test_somebody_damages_the_device(own_detour: Detour, command: str, said: str) -> None:
+    """It is mended, and pfsyncd goes on: connections open by the detour again."""
+    detour = own_detour
+    child = detour.first.child()
+    detour.a.node.ip(command)
+    detour.first.logs(f"WARNING: pfsync: defer: {said}")
+    detour.first.says(lambda status: status["defer"]["working"], "it works again")
+    before = detour.first.pfsync()["counters"]["deferred"]
+    for address in SERVER:
+        assert connects(detour, address) <= 1 + detour.too_early()
+    assert detour.first.pfsync()["counters"]["deferred"] > before
+    assert detour.first.child() == child
 
 
 def what_is_there(firewall: Firewall) -> tuple[bool, bool]:

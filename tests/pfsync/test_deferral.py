@@ -64,15 +64,15 @@ from carpd.wire.pfsync.packet import Packet
 from tests.pfsync.node import OURS, Node, flow
 
 THEIRS, OTHERS = b"\x0a" * 4, b"\x0b" * 4
-ONE: Frame = (1, b"one")
-OTHER: Frame = (2, b"other")
+ONE: Frame = (1, 0, b"one")
+OTHER: Frame = (2, 5, b"other")
 BSDS = list(Dialect)
 SYN_RECV = CONFIRMED | SEEN_REPLY
 ESTABLISHED = SYN_RECV | ASSURED
 
 
 def frames(count: int, first: int = 0) -> list[Frame]:
-    return [(7, b"%d" % number) for number in range(first, first + count)]
+    return [(7, 0, b"%d" % number) for number in range(first, first + count)]
 
 
 # The machine

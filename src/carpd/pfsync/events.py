@@ -92,8 +92,8 @@ class EntriesRefused:
     refusals: Sequence[Refused]
 
 
-Frame = tuple[int, bytes]
-"""A frame that is to leave: the index of the interface by which, and its bytes."""
+Frame = tuple[int, int, bytes]
+"""A frame that is to leave: the index of the interface by which, its packet mark, and its bytes."""
 
 
 @dataclass(frozen=True, slots=True)

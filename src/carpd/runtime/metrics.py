@@ -245,6 +245,8 @@ def _pfsync(status: Status) -> Iterator[Metric]:
         ("packets_late", "Packets of peers that came out of order", "late"),
         ("packets_forgotten", "Packets that were missed and that a peer did not remember", "forgotten"),
         ("packets_deferred", "Packets that were held for a connection's sake", "deferred"),
+        ("packets_not_deferred", "Packets that were not held because too many waited", "defer_passed"),
+        ("packets_deferred_lost", "Packets that were held and then not taken by the interface", "defer_errors"),
         ("requests_throttled", "Requests of peers beyond what is answered in a second", "throttled"),
         ("overflows", "Times that the kernel told of changes faster than they were read", "overflows"),
         ("challenges", "Challenges sent to peers whose messages may be recordings", "challenges"),

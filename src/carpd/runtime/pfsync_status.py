@@ -32,7 +32,7 @@ def document(now: int, engine: SyncEngine, link: SyncLink, held: HeldPackets) ->
         "peers": [_peer(now, peer, states) for peer in engine.peers],
         "resyncs": counters.pop("resyncs"),
         "refused": counters.pop("refused"),
-        "counters": link.counters() | counters,
+        "counters": link.counters() | counters | held.counters(),
     }
 
 

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -57,6 +57,7 @@ from carpd.pfsync.events import (
     EntriesRefused,
     Event,
     ExpectationsFound,
+    Frame,
     LinkChanged,
     PacketsDeferred,
     PacketsReceived,
@@ -190,8 +191,8 @@ class Pfsyncd:
             if not more:
                 return
 
-    def _hear_held(self, receive: Callable[[], Iterable[tuple[int, bytes]]]) -> None:
-        frames = [*receive()]
+    def _hear_held(self, receive: Callable[[], Sequence[Frame]]) -> None:
+        frames = receive()
         if frames:
             self._hear_table()  # the kernel has told of their connections before
             self._feed(time.monotonic_ns(), PacketsDeferred(frames))
