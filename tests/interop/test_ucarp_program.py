@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -225,6 +226,17 @@ def test_they_swap_places(segment: Segment) -> None:
     for pair in pairs:
         assert reasons(pair.a.log()) == {PREEMPTED, REASSERTED}
         assert reasons(pair.b.log()) in ({YIELDED}, {YIELDED, LEFT})  # Debian's says nothing when it leaves
+
+
+def test_facilities_have_the_same_names() -> None:
+    """Of syslog, in any case. Neither gets as far as to log there, as there is no such interface."""
+    for name in ("DAEMON", "ftp", "Security", "local7", "None"):
+        for program in (DEBIANS, OURS):
+            words = ["-i", "nowhere", "-s", "192.0.2.2", "-v", "1", "-p", PASSWORD, "-a", "192.0.2.1", "-f", name]
+            ended = subprocess.run([*program, *words], capture_output=True, text=True, check=False)
+            assert ended.returncode == 2
+            assert "Unable to find MAC address of [nowhere]" in ended.stderr
+            assert "facility" not in ended.stderr
 
 
 def states(log: Sequence[str]) -> list[str]:

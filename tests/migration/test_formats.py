@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from carpd.config import ifconfig
+from carpd.config.edits import edited
 from carpd.migration.found import MigrationError
 from tests.migration.reading import left, notes, only_host, read
 
@@ -60,6 +62,12 @@ TAKEN: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
         {"addresses": ["192.0.2.1/24", "2001:db8::1/64"], "peers": ["192.0.2.3"]},
     ),
     "group": (("openbsd", "-group carp group edge"), {"group": "edge"}),
+    "no group any more": (("openbsd", "group edge\n-group other\n-group edge"), {"group": None}),
+    "down": (("openbsd", "down"), {"up": False}),
+    "multicast again": (
+        ("openbsd", "192.0.2.1/24 carppeer 192.0.2.3\n-carppeer"),
+        {"peers": None, "multicast": None},
+    ),
     "quotes": (("openbsd", "pass 'a b' advskew 1 # advskew 2"), {"password": "a b", "advskew": 1}),
     "no comment": (("openbsd", 'pass "a#b"'), {"password": "a#b"}),
     "continued": (("openbsd", "advskew \\\n 7"), {"advskew": 7}),
@@ -69,6 +77,8 @@ TAKEN: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
         {"advbase": 2, "advskew": 3, "password": "x"},
     ),
     "peers of FreeBSD": (("freebsd", rc("peer 192.0.2.3")), {"peers": ["192.0.2.3"], "multicast": False}),
+    "multicast of FreeBSD": (("freebsd", rc("peer 192.0.2.3 mcast")), {"peers": None, "multicast": None}),
+    "multicast of the other family": (("freebsd", rc("peer 192.0.2.3 mcast6")), {"peers": ["192.0.2.3"]}),
     "link-local": (
         ("freebsd", 'ifconfig_em1_ipv6="inet6 vhid 1 fe80::1%em1 prefixlen 64"'),
         {"addresses": ["fe80::1/64"], "digest_link_local": True},
@@ -81,6 +91,11 @@ TAKEN: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "short options": (("ucarp", ucarp("-Pk5 -b 2")), {"preempt": True, "advskew": 5, "advbase": 2}),
     "long options": (("ucarp", ucarp("--preempt --advskew=5")), {"preempt": True, "advskew": 5}),
     "advskew 255": (("ucarp", ucarp("-k 255")), {"advskew": 254}),
+    "start-stop-daemon": (
+        ("ucarp", f"start-stop-daemon --exec /usr/sbin/ucarp -b -- {ucarp('-k 5').removeprefix('ucarp ')}"),
+        {"vhid": 1, "advskew": 5},
+    ),
+    "output": (("ucarp", ucarp("2>&1 -k 5 >/dev/null </dev/null &")), {"advskew": 5}),
     "sudo": (("ucarp", f"sudo -E /usr/sbin/{ucarp('-k 5')}"), {"advskew": 5}),
     # keepalived
     "priority": (("keepalived", vrrp("priority 100")), {"advskew": 155, "preempt": True, "mac": "real"}),
@@ -108,7 +123,7 @@ LEFT: dict[str, tuple[tuple[str, str], list[str]]] = {
     # what nobody knows
     "OpenBSD word": (("openbsd", CARP + "rdomain 3 advskew 1"), ["2: rdomain 3: unknown word"]),
     "FreeBSD word": (("freebsd", rc("carpver 3 vrrpprio 100")), ["1: carpver 3 vrrpprio 100: unknown word"]),
-    "keepalived keyword": (("keepalived", vrrp("xyzzy 1")), ["5: xyzzy 1: there is no such setting"]),
+    "keepalived keyword": (("keepalived", vrrp("xyzzy 1")), ["5: xyzzy 1: is no keyword that import knows"]),
     "keepalived block": (("keepalived", "xyzzy 1 {\n a { b } }"), ["1: xyzzy 1 {…}: nothing of VRRP"]),
     "block without a name": (("keepalived", "{ a }"), ["1: {…}: nothing of VRRP"]),
     "conntrackd keyword": (("conntrackd", sync("Xyzzy on")), ["5: Xyzzy on: there is no such setting"]),
@@ -131,7 +146,21 @@ LEFT: dict[str, tuple[tuple[str, str], list[str]]] = {
         ("freebsd", 'ifconfig_em1_aliases="inet vhid 1 192.0.2.1/32 inet 192.0.2.5/32"'),
         ["1: inet 192.0.2.5/32: has no vhid: an address of the host itself"],
     ),
-    "rc.conf, a quote": (("freebsd", 'pfsync_enable="YES\nxyzzy=1'), []),
+    "rc.conf, a quote": (
+        ("freebsd", "a=1 # the 19\" rack\npfsync_enable='YES\nxyzzy=1"),
+        [
+            "2: pfsync_enable='YES: the quote ' is never closed: nothing below is read",
+            "1: other settings: nothing of CARP or pfsync: a",
+        ],
+    ),
+    "rc.conf, before FreeBSD 10": (
+        ("freebsd", 'cloned_interfaces="carp0"\nifconfig_carp0="vhid 1 192.0.2.1/24"\nifconfig_carp0_alias0="xyzzy"'),
+        [
+            "2: carp0: a carp interface, as before FreeBSD 10, does not say what it is on: set interface",
+            "3: xyzzy: unknown word",
+            "1: other settings: nothing of CARP or pfsync: cloned_interfaces",
+        ],
+    ),
     "sysctl.conf": (
         ("sysctl.conf", "net.inet.carp.xyzzy=1\nxyzzy\nkern.a=1"),
         [
@@ -143,8 +172,19 @@ LEFT: dict[str, tuple[tuple[str, str], list[str]]] = {
     "ucarp option": (("ucarp", ucarp("--xyzzy")), ["1: ucarp: option --xyzzy not recognized"]),
     "shell": (("ucarp", 'xyzzy() { :; }\nucarp -v "$VHID" -p secret'), [
         "1: xyzzy() { :; }: is no command line of ucarp",
-        "2: ucarp $VHID: what a shell would put in is not known: write the values",
+        "2: ucarp -v $VHID -p …: what a shell would put in is not known: write the values",
     ]),
+    "no command line": (
+        ("ucarp", f"[ -x /usr/sbin/ucarp ] || exit 0\n{ucarp('2>&1 >>/var/log/x; reboot')}>ucarp -x"),
+        [
+            "1: ucarp ']': is no command line of ucarp: it has neither --vhid nor --addr",
+            "1: exit 0: is no command line of ucarp",
+            "2: >> /var/log/x: carpd logs to the journal, or to standard error",
+            "2: reboot: is no command line of ucarp",
+            "3: > ucarp: carpd logs to the journal, or to standard error",
+            "3: ucarp: is no command line of ucarp: it has neither --vhid nor --addr",
+        ],
+    ),
     "stanza": (
         ("ucarp", "iface eth1 inet static\n ucarp-vid 1\n ucarp-vip 192.0.2.1\n"),
         ["1: iface eth1 inet static: ucarp is not started without ucarp-vid, ucarp-vip, ucarp-password"],
@@ -159,7 +199,33 @@ LEFT: dict[str, tuple[tuple[str, str], list[str]]] = {
     ),
     "behind a value of keepalived": (
         ("keepalived", vrrp("priority 100 xyzzy 1")),
-        ["5: priority 100 xyzzy 1: xyzzy 1: is behind the value"],
+        ["5: priority 100 xyzzy 1: has more than a value"],
+    ),
+    "what keepalived has, and we don't": (
+        ("keepalived", vrrp("garp_master_delay 5\ninclude /x/*.conf")),
+        [
+            "6: include /x/*.conf: is not followed: give the files that it names",
+            "5: garp_master_delay 5: a new master announces itself at once, and again some advertisements later",
+        ],
+    ),
+    "what a group watches": (
+        (
+            "keepalived",
+            vrrp() + "vrrp_sync_group G { group { A }\ntrack_interface { eth1\neth1 weight 5\neth3\n}\nxyzzy\n}",
+        ),
+        [
+            "12: xyzzy: is no keyword that import knows",
+            "9: track_interface eth1 weight 5: a group without the link can't be master: there are no weights",
+            "10: track_interface eth3: only interfaces of virtual hosts of the same group are watched: put one there, "
+            "or use a hook",
+        ],
+    ),
+    "a password of keepalived": (
+        ("keepalived", vrrp("authentication { auth_type PASS auth_pass xyzzy\nauth_pass xyzzy 1\n}")),
+        [
+            "5: auth_type PASS auth_pass …: CARP has an HMAC with the password",
+            "6: auth_pass …: has more than a value",
+        ],
     ),
     "behind a value of conntrackd": (
         ("conntrackd", sync().replace("eth3", "eth3 xyzzy")),
@@ -175,17 +241,26 @@ LEFT: dict[str, tuple[tuple[str, str], list[str]]] = {
     ),
     # what the configuration does not take
     "vhid": (("openbsd", "vhid 300 192.0.2.1/24"), ["1: vhid 300: a vhid is 1 to 255"]),
-    "no vhid": (("openbsd", "192.0.2.1/24 vhid"), ["1: vhid: a vhid is a whole number, not a string"]),
+    "no vhid": (("openbsd", "192.0.2.1/24 vhid"), ["1: vhid: wants a value"]),
     "address": (
         ("openbsd", "inet 127.0.0.1/8"),
         ["1: addresses 127.0.0.1/8: is a loopback address: only a unicast address can be a host's"],
     ),
     "netmask": (
         ("openbsd", "192.0.2.1 netmask 255.0.255.0"),
+        ["1: 192.0.2.1 netmask 255.0.255.0: wants a netmask"],
+    ),
+    "words about no address": (
+        ("openbsd", "192.0.2.1/24 delete\ninet alias"),
         [
-            "1: addresses 192.0.2.1/255.0.255.0: must be an address, such as "
-            '"192.0.2.1/24" or "2001:db8::1/64"'
+            "1: delete 192.0.2.1/24: leave out the lines of addresses that are not to be there",
+            "2: inet alias: wants an address, such as 192.0.2.1/24",
         ],
+    ),
+    "a group": (("openbsd", "group a.b"), ["1: group a.b: a group has 1 to 15 of the characters A-Z a-z 0-9 _ -"]),
+    "nodes without advskew": (
+        ("openbsd", "carpnodes 1,2:100"),
+        ["1: carpnodes 1,2:100: write VHID:ADVSKEW,VHID:ADVSKEW..., each vhid once"],
     ),
     "nodes": (("openbsd", "carpnodes 1:0,2:300"), ["1: nodes 2 300: advskew is 0 to 254"]),
     "balancing": (
@@ -194,7 +269,7 @@ LEFT: dict[str, tuple[tuple[str, str], list[str]]] = {
     ),
     "another group": (
         ("openbsd", "carppeer 224.0.0.99"),
-        ["1: carppeer 224.0.0.99: advertisements go to 224.0.0.18 and ff02::12"],
+        ["1: carppeer 224.0.0.99: another group than 224.0.0.18 and ff02::12 is not supported"],
     ),
     "a peer of no use": (
         ("openbsd", "192.0.2.1/24 carppeer 2001:db8::3"),
@@ -317,11 +392,90 @@ def test_defer_is_of_the_interfaces_with_virtual_hosts() -> None:
     assert found.pfsync.values["defer"] == ["em1"]
 
 
+def test_rc_conf_may_name_the_version_of_pfsync() -> None:
+    text = 'pfsync_enable=YES\npfsync_syncdev=em3\npfsync_ifconfig="{}"\n'
+    for words, version in {"": "1400", "version 1301": "1301"}.items():
+        found = read(("freebsd", text.format(words)))
+        assert found.pfsync is not None
+        assert found.pfsync.values["version"] == version
+        assert any(f'version = "{version}"' in note for note in notes(found))
+
+
+SAID = (
+    "vhid 1 carpdev em1 pass xyzzy advbase 2 advskew 100 192.0.2.1/24",
+    "inet 192.0.2.1 255.255.255.0 NONE inet6 alias 2001:db8::1 64 carpdev em1 vhid 3 group edge",
+    "inet alias 192.0.2.1 netmask 0xffffff00 broadcast 192.0.2.255 vhid 3 carppeer 192.0.2.3",
+    "carpnodes 1:0,2:100 balancing ip-stealth carpdev em1 192.0.2.1 prefixlen 24",
+    "vhid 5 advskew 3 carpnodes 7:50 balancing none down",
+    "carpnodes 1:0,2:100 vhid 3 advskew 4 group edge up",
+)
+
+
+@pytest.mark.parametrize("line", SAID)
+def test_words_are_to_carpctl_what_they_are_here(line: str) -> None:
+    asked = ifconfig.request(["carp0", "create", *line.split()], {}, "fw-a")
+    by_carpctl = edited({}, asked.edits)["carp"]["carp0"]
+    assert only_host(read(("openbsd", f"-group carp\n{line}"))) == by_carpctl
+
+
 def test_interfaces_have_other_names() -> None:
     found = read(("openbsd", CARP), interfaces={"em1": "eth7"})
     assert only_host(found)["interface"] == "eth7"
     assert not [note for note in notes(found) if "--interface-map" in note]
     assert "1: interface em1: Linux has another name for it: --interface-map em1=eth1" in notes(read(("openbsd", CARP)))
+
+
+COMMENTS: dict[str, tuple[str, list[int]]] = {
+    # a quote in a comment opens nothing, and a backslash at its end continues nothing
+    "freebsd": (
+        '''ifconfig_em1_alias0="inet vhid 1 192.0.2.1/32"
+gateway_enable="YES" # the 19" rack
+ifconfig_em1_alias1="inet vhid 2 192.0.2.2/32" # it's another's \\
+ifconfig_em1_aliases="inet vhid 3 192.0.2.3/32
+  inet vhid 4 192.0.2.4/32";# 19"
+# see \\\\server\\share\\
+ifconfig_em1_alias2="inet vhid 5 192.0.2.5/32"''',
+        [1, 2, 3, 4, 5],
+    ),
+    "ucarp": (
+        """iface eth1 inet static
+  ucarp-vid 1
+  ucarp-password it's # mine
+  ucarp-vip 192.0.2.1
+# note \\
+iface eth2 inet static
+  ucarp-vid \\
+2
+  ucarp-password x
+  ucarp-vip 192.0.2.2""",
+        [1, 2],
+    ),
+    # only OpenBSD's netstart goes on in a comment
+    "openbsd": ("vhid 1 192.0.2.1/24\n# note \\\nvhid 2\nadv\\\nskew 3 # it's", [1]),
+}
+
+
+@pytest.mark.parametrize("name", COMMENTS)
+def test_comments_hide_nothing(name: str) -> None:
+    text, vhids = COMMENTS[name]
+    found = read((name, text))
+    assert [vhid for table in found.hosts for vhid in table.vhids] == vhids
+    assert not [told for told in left(found) if "nothing of CARP" not in told and "is behind the value" not in told]
+
+
+def test_two_commands_on_a_line() -> None:
+    found = read(("ucarp", "ucarp -v 1 -p 'x;y' -a 192.0.2.1 & if x; then ucarp -v 2 -a 192.0.2.2 -o /etc/pw; fi"))
+    one, other = found.hosts
+    assert (one.vhids, one.values["password"]) == ((1,), "x;y")
+    assert (other.vhids, other.values["password_file"]) == ((2,), "/etc/pw")
+    assert left(found) == [f"1: {command}: is no command line of ucarp" for command in ("if x", "fi")]
+
+
+def test_who_runs_a_script() -> None:
+    found = read(("keepalived", vrrp('notify "/x y --pass=xyzzy" admin staff')))
+    (script,) = found.scripts
+    assert (script.command, script.user) == (("/x", "y", "--pass=…"), "admin")
+    assert "5: notify … staff: a hook has the groups of its user" in left(found)
 
 
 def test_addresses_of_the_firewall_need_not_be_ignored() -> None:
@@ -330,3 +484,17 @@ def test_addresses_of_the_firewall_need_not_be_ignored() -> None:
     found = read(("keepalived", vrrp()), ("conntrackd", text))
     assert found.pfsync is not None
     assert found.pfsync.values["ignore"] == {"addresses": ["203.0.113.0/24"]}
+
+
+def test_nor_those_of_links_that_are_not_taken_over() -> None:
+    channels = """Sync {
+UDP Default { Interface eth3\nIPv4_address 10.0.0.1\n}
+UDP { Interface eth4\nIPv6_address fe80::1%eth4\nIPv6_Destination_Address 2001:db8:0::2\n}
+Multicast { IPv4_address 225.0.0.50\nIPv4_interface 10.0.2.1\n}
+}
+"""
+    ignored = "fe80::1", "2001:db8::2", "10.0.2.1", "10.0.0.1/32", "225.0.0.50"
+    addresses = "\n".join(f"IPv{6 if ':' in address else 4}_address {address}" for address in ignored)
+    found = read(("conntrackd", f"{channels}General {{ Filter {{ Address Ignore {{\n{addresses}\n}} }} }}"))
+    assert found.pfsync is not None
+    assert found.pfsync.values["ignore"] == {"addresses": ["225.0.0.50"]}

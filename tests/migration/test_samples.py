@@ -23,7 +23,7 @@ PASSWORDS = {
     "openbsd": {"carp0.password": "the LAN's", "carp1.password": "outside"},
     "freebsd": {"em1-1.password": "of the LAN", "em2-2.password": "outside-and-far-awa"},
     "keepalived": {"password": "k4D!x"},
-    "ucarp": {"vhid1.password": "of the LAN", "vhid2.password": "outside"},
+    "ucarp": {"vhid1.password": "of-the-LAN", "vhid2.password": "outside"},
 }
 
 

@@ -26,8 +26,39 @@ def test_split(line: str) -> None:
     assert words.split(line) == SPLIT[line]
 
 
-def test_lines_are_continued() -> None:
-    assert [*words.lines("a \\\nb\nc\\\\\n\nd\\")] == [(1, "a  b"), (3, "c\\\\"), (4, ""), (5, "d ")]
+COMMANDS = {
+    "a b": ["a b"],
+    "if a; then b; fi": ["if a", "then b", "fi"],
+    "a && b || c & d | e;": ["a", "b", "c", "d", "e"],
+    "a 'b;c' \\; d": ["a b;c ; d"],
+    "a>b 2>&1 3 >c": ["a > b 2>& 1 3 > c"],
+    "a;# b; c": ["a"],
+}
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands(line: str) -> None:
+    assert [" ".join(command) for command in words.commands(line)] == COMMANDS[line]
+
+
+LINES: dict[str, tuple[words.Ending, list[tuple[int, str]]]] = {
+    "a \\\n b\nc": (words.of_shell, [(1, "a  b"), (3, "c")]),
+    "a\\\\\nb\\": (words.of_shell, [(1, "a\\\\"), (2, "b")]),
+    "# a \\\nb # c\\\nd": (words.of_shell, [(1, "# a \\"), (2, "b # c\\"), (3, "d")]),
+    "a='b\\\nc' # it's\nd": (words.of_shell, [(1, "a='b\\\nc' # it's"), (3, "d")]),
+    "a='b\nc": (words.of_shell, [(1, "a='b\nc\n")]),
+    "a='b\nc\\\nd": (words.of_lines, [(1, "a='b"), (2, "cd")]),
+    "# a \\\nb\\\\\n'c\\\nd": (words.of_read, [(1, "# a b\\\\"), (3, "'cd")]),
+    " # a \\\nb # c\\\nd\\\\\ne": (words.of_ifupdown, [(1, " # a \\"), (2, "b # cd\\e")]),
+    "a\r\nb": (words.of_shell, [(1, "a"), (2, "b")]),
+}
+"""Of ifupdown as its ifquery shows it."""
+
+
+@pytest.mark.parametrize("text", LINES)
+def test_lines_go_on(text: str) -> None:
+    ending, expected = LINES[text]
+    assert [*words.lines(text, ending)] == expected
 
 
 PARSED = {

@@ -5,5 +5,6 @@
             keepalived, conntrackd: its meaning  -> write: TOML, and files for secrets
 
 A reader takes text and gives what it found. It never fails on what it does not know: that is left over, with its place
-and the reason, and told to the operator. What our configuration does not accept is left over too, in its own words.
+and the reason, and told to the operator, without passwords (redaction). What our
+configuration does not accept is left over too, in its own words.
 """

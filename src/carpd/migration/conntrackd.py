@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 
 from carpd.migration import blocks
@@ -19,6 +19,12 @@ _PROTOCOLS = {"IPv6-ICMP": "icmpv6"}
 """By conntrackd's names, where ours are not the same in small letters."""
 
 _CHANNELS = ("UDP", "Multicast", "TCP")
+
+_ADDRESSES = (
+    *("IPv4_address", "IPv4_Destination_Address", "IPv4_interface"),
+    *("IPv6_address", "IPv6_Destination_Address"),
+)
+"""What a channel says of the hosts; with Multicast the first of each family is the group."""
 
 _SYNC_LEFT = {
     "Mode": "nodes speak pfsync: losses are told again, and states stand in the standby's kernel at once",
@@ -53,15 +59,17 @@ def recognises(_: str, text: str) -> bool:
 def read(file: str, text: str, found: Found) -> None:
     """Raise MigrationError if its braces don't match."""
     ignored: list[Statement] = []
+    own: set[str] = set()
     for statement in blocks.parse(file, text, _COMMENT):
         if statement.keyword == "Sync":
             _read_sync(statement, found)
+            own |= {*_addresses_of_channels(statement)}
         elif statement.keyword == "General":
             ignored += _read_general(statement, found)
         else:
             found.leave(statement.place, str(statement), _ELSE.get(statement.keyword, "nothing of synchronisation"))
     if found.pfsync is not None:
-        _read_ignored(ignored, found)
+        _read_ignored(ignored, own, found)
 
 
 def finish(_: Found) -> None:
@@ -83,6 +91,16 @@ def _read_sync(sync: Statement, found: Found) -> None:
             found.leave(statement.place, str(statement), reason)
     if used is None:
         found.leave(sync.place, str(sync), "has neither UDP nor Multicast: set syncdev")
+
+
+def _addresses_of_channels(sync: Statement) -> Iterator[str]:
+    """Those of this host and its peers, also on channels that are not taken over."""
+    for channel in sync.items:
+        if channel.keyword in _CHANNELS:
+            for statement in channel.items:
+                group = channel.keyword == "Multicast" and statement.keyword in ("IPv4_address", "IPv6_address")
+                if statement.keyword in _ADDRESSES and not group:
+                    yield _bare(statement.value)
 
 
 def _read_channel(channel: Statement, table: Table, found: Found) -> None:
@@ -123,18 +141,19 @@ def _read_general(general: Statement, found: Found) -> list[Statement]:
     return ignored
 
 
-def _read_ignored(filters: list[Statement], found: Found) -> None:
+def _read_ignored(filters: list[Statement], own: set[str], found: Found) -> None:
     """Only now are the hosts' own addresses known, which need not be listed: what ends there never is synchronised.
 
     They must not be, either: conntrackd compares the first source and destination, before NAT, and pfsyncd every
     address, with that of the firewall after NAT. Ref: conntrack-tools src/filter.c.
     """
-    own = {*(found.pfsync.values.get("syncpeer", []) if found.pfsync else [])}
-    own |= {address.partition("/")[0] for table in found.hosts for address in table.values.get("addresses", [])}
+    own = own | {
+        _bare(address.partition("/")[0]) for table in found.hosts for address in table.values.get("addresses", [])
+    }
     for statement in (item for filter_ in filters for item in filter_.items):
         if statement.keyword in ("IPv4_address", "IPv6_address"):
             address = statement.value
-            if address in own or _is_loopback(address):
+            if _bare(address) in own or _is_loopback(address):
                 found.note(statement.place, str(statement), "the firewall's own connections never are synchronised")
             else:
                 found.ignore("addresses", address, statement.place)
@@ -143,6 +162,14 @@ def _read_ignored(filters: list[Statement], found: Found) -> None:
         else:
             for name in statement.words:
                 found.ignore("protocols", _PROTOCOLS.get(name, name.lower()), statement.place)
+
+
+def _bare(address: str) -> str:
+    """Of a host, written in the one way, without its zone; anything else as it is."""
+    text, _, length = address.partition("/")
+    if version(address) and length in ("", "32", "128"):
+        return str(ip_address(text.partition("%")[0]))
+    return address
 
 
 def _is_loopback(address: str) -> bool:

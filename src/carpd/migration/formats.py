@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from carpd.migration import conntrackd, freebsd, keepalived, openbsd, sysctl, ucarp
+from carpd.migration import conntrackd, freebsd, keepalived, openbsd, redaction, sysctl, ucarp
 from carpd.migration.found import Found
 
 
@@ -48,6 +48,8 @@ def recognise(file: str, text: str, program: str | None = None) -> str | None:
 
 def read_all(found: Found, files: Sequence[tuple[str, str, str]]) -> None:
     """Read the files of one host, each a format, a name and a text. Raise MigrationError."""
+    for _, _, text in files:
+        found.secrets |= redaction.secrets(text)
     for name, file, text in files:
         FORMATS[name].read(file, text, found)
     for name, known in FORMATS.items():

@@ -5,12 +5,13 @@ Values are checked as they come, by the configuration's own keys. What they refu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from carpd.config.keys import CARP_KEYS, IGNORE_KEYS, PFSYNC_KEYS, Key
 from carpd.errors import CarpdError
+from carpd.migration import redaction
 from carpd.wire.carp_auth import PASSWORD_LIMIT
 
 _SHOWN_LIMIT = 72
@@ -86,6 +87,8 @@ class Script:
     """"master" or "backup", as for [hook.NAME]; empty: whatever happens."""
     command: tuple[str, ...]
     table: Table
+    user: str = ""
+    """Who runs it; empty: the files don't say."""
 
 
 @dataclass(slots=True)
@@ -103,6 +106,8 @@ class Found:
     remarks: list[Remark] = field(default_factory=list)
     sysctls: dict[str, tuple[str, Place]] = field(default_factory=dict)
     """Of sysctl.conf, by name: what is said last counts."""
+    secrets: set[str] = field(default_factory=set)
+    """Passwords, right or wrong: what is told shows none of them."""
 
     def host(self, name: str, place: Place) -> Table:
         """A new virtual host."""
@@ -124,14 +129,23 @@ class Found:
     # What is told
 
     def leave(self, place: Place, text: str, reason: str) -> None:
-        """It is not taken over."""
-        self.remarks.append(Remark((place,), _shown(text), printable(reason), taken=False))
+        """It is not taken over. `text` is of the file; `reason` is ours, and names nothing that may be secret."""
+        self.remarks.append(Remark((place,), self._shown(text), printable(reason), taken=False))
 
     def note(self, place: Place, text: str, reason: str) -> None:
         """It is taken over, and the operator must know something about it."""
-        self.remarks.append(Remark((place,), _shown(text), printable(reason), taken=True))
+        self.remarks.append(Remark((place,), self._shown(text), printable(reason), taken=True))
+
+    def _shown(self, text: str) -> str:
+        line = printable(" ".join(redaction.redact(text, self.secrets).split()))
+        return line if len(line) <= _SHOWN_LIMIT else line[: _SHOWN_LIMIT - 1] + "…"
 
     # What is taken over
+
+    def script(self, table: Table, place: Place, event: str, command: Sequence[str], user: str = "") -> None:
+        """For what Script says; it is only suggested, so that it shows no password either."""
+        shown = tuple(redaction.hide(word, self.secrets) for word in command)
+        self.scripts.append(Script(place, event, shown, table, user))
 
     def set(self, table: Table, key: str, value: Any, place: Place, comment: str = "") -> None:
         """Set a key that is no array, if the configuration accepts the value."""
@@ -181,11 +195,6 @@ class Found:
 def number(text: str) -> int | str:
     """A number that is written in decimal; anything else as it is, for the configuration to refuse."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else text
-
-
-def _shown(text: str) -> str:
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= _SHOWN_LIMIT else line[: _SHOWN_LIMIT - 1] + "…"
 
 
 def printable(text: str) -> str:

@@ -1,114 +1,77 @@
-"""What the BSDs' ifconfig words have in common: those of a virtual host, and addresses."""
+"""The BSDs' ifconfig words, as a table of ours, and what must be told of addresses and interfaces."""
 
 from __future__ import annotations
 
-import re
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from ipaddress import IPv4Address, ip_address
+from collections.abc import Sequence
+from ipaddress import ip_address
 
-from carpd.migration.found import Found, Place, Table, number
+from carpd.config.ifconfig_words import Order, Refused, SetAddress, SetKeys, Unknown, Vocabulary, statements
+from carpd.migration.found import Found, Place, Table
 
+_LEFT = {
+    "state": "the election decides; `carpctl state` can change it",
+    "destroy": "leave out the lines of what is not to be there",
+    "delete": "leave out the lines of addresses that are not to be there",
+}
 
-class Words:
-    """The words of a line, taken from left to right."""
-
-    def __init__(self, words: Sequence[str]) -> None:
-        self._words = deque(words)
-
-    def __bool__(self) -> bool:
-        return bool(self._words)
-
-    @property
-    def next(self) -> str:
-        """The word that comes; empty at the end."""
-        return self._words[0] if self._words else ""
-
-    def take(self) -> str:
-        """The word that comes, which is then behind us; empty at the end."""
-        return self._words.popleft() if self._words else ""
+_BY_MULTICAST = {"mcast": 4, "mcast6": 6}
+"""Words after which the peers of a family do not count any more."""
 
 
-def unknown(word: str, line: Words, known: Collection[str]) -> list[str]:
-    """A word that nobody knows, with all that comes before the next that is known: it may belong to it."""
-    text = [word]
-    while line and line.next not in known:
-        text.append(line.take())
-    return text
+class Interface:
+    """What the lines about one interface, or one vhid, put into its table."""
 
-
-class VirtualHostWords:
-    """The words for one virtual host; a word that it does not know is left over."""
-
-    def __init__(self, found: Found, table: Table) -> None:
+    def __init__(self, found: Found, table: Table, vocabulary: Vocabulary) -> None:
         self.found = found
         self.table = table
-        self.place = table.place
-        self.words = Words(())
-        self.known: dict[str, Callable[[], None]] = {
-            "vhid": lambda: self.number("vhid"),
-            "advbase": lambda: self.number("advbase"),
-            "advskew": lambda: self.number("advskew"),
-            "pass": lambda: found.password(table, self.words.take(), self.place, cut=True),
-            "state": self.state,
-            "up": lambda: None,
-            "inet": self.inet,
-            "inet6": self.inet6,
-            "alias": lambda: self.address(self.words.take()),
-        }
+        self._vocabulary = vocabulary
 
     def read(self, words: Sequence[str], place: Place) -> None:
-        self.words, self.place = Words(words), place
-        while self.words:
-            word = self.words.take()
-            if word in self.known:
-                self.known[word]()
-            elif version(word):
-                self.address(word)
-            else:
-                self.found.leave(place, " ".join(unknown(word, self.words, self.known)), "unknown word")
+        context = ""  # what stands behind a password may belong to it
+        for statement in statements(words, self._vocabulary):
+            match statement:
+                case SetKeys(keys):
+                    for key, value in keys.items():
+                        self.set(key, value, place)
+                case SetAddress(address, remove=True):
+                    self.order("delete", address, place)
+                case SetAddress(address):
+                    self.found.add(self.table, "addresses", address, place)
+                case Order(word, value):
+                    self.order(word, value, place)
+                case Refused(said, reason):
+                    known = said.split()[0] in self._vocabulary.known
+                    self.found.leave(place, said if known else f"{context}{said}", reason)
+                case Unknown(unknown):
+                    self.found.leave(place, f"{context}{' '.join(unknown)}", "unknown word")
+            context = "pass " if isinstance(statement, SetKeys) and "password" in statement.keys else ""
 
-    def set(self, key: str, value: object) -> None:
-        self.found.set(self.table, key, value, self.place)
-
-    def number(self, key: str) -> None:
-        self.set(key, number(self.words.take()))
-
-    def state(self) -> None:
-        reason = "the election decides; `carpctl state` can change it"
-        self.found.leave(self.place, f"state {self.words.take()}", reason)
-
-    def inet(self) -> None:
-        if self.words.next == "alias":
-            self.words.take()
-        if version(self.words.next) == 4:
-            self.address(self.words.take())
-
-    def inet6(self) -> None:
-        if self.words.next == "alias":
-            self.words.take()
-        if version(self.words.next) == 6:
-            self.address(self.words.take())
-
-    def address(self, text: str) -> None:
-        """ADDRESS[/LENGTH] and what follows it."""
-        length = ""
-        while self.words.next in ("netmask", "prefixlen", "broadcast", "alias", "add"):
-            word = self.words.take()
-            if word in ("netmask", "prefixlen"):
-                length = self.words.take()
-            elif word == "broadcast":
-                self.words.take()
-        text = re.sub("%[^/]*", "", text)  # the interface has a key of its own
-        whole = text if "/" in text or not length else f"{text}/{prefix_length(length)}"
-        self.found.add(self.table, "addresses", whole, self.place)
-
-    def peer(self, word: str) -> None:
-        address = self.words.take()
-        if version(address) and ip_address(address.partition("/")[0]).is_multicast:
-            self.found.leave(self.place, f"{word} {address}", "advertisements go to 224.0.0.18 and ff02::12")
+    def set(self, key: str, value: object, place: Place) -> None:
+        if key == "multicast":
+            return  # `unicast` decides that, when all addresses are known
+        if value is None:
+            self.table.values.pop(key, None)
+        elif isinstance(value, list):
+            for element in value:
+                self.found.add(self.table, key, element, place)
+        elif key == "password":
+            self.found.password(self.table, str(value), place, cut=True)
+        elif key in ("interface", "syncdev"):
+            self.found.set(self.table, key, self.found.interface(str(value)), place)
         else:
-            self.found.add(self.table, "peers", address, self.place)
+            self.found.set(self.table, key, value, place)
+
+    def order(self, word: str, value: str, place: Place) -> None:
+        """An interface is made by being named; of the groups that it leaves, only that which was set counts."""
+        values = self.table.values
+        if word in _LEFT:
+            self.found.leave(place, f"{word} {value}".rstrip(), _LEFT[word])
+        elif word == "defer":
+            values.setdefault("defer", [])  # it is filled when all virtual hosts are known
+        elif word in _BY_MULTICAST:
+            values["peers"] = [peer for peer in values.get("peers", []) if version(peer) != _BY_MULTICAST[word]]
+        elif word == "-group" and value == values.get("group"):
+            del values["group"]
 
 
 def version(text: str) -> int:
@@ -119,21 +82,12 @@ def version(text: str) -> int:
         return 0
 
 
-def prefix_length(mask: str) -> str:
-    """A netmask as a number of bits: 24, 255.255.255.0 or 0xffffff00. What is none stays as it is."""
-    try:
-        bits = int(mask, 16) if mask.startswith("0x") else int(IPv4Address(mask))
-    except ValueError:
-        return mask
-    ones = f"{bits:032b}"
-    return str(ones.count("1")) if len(ones) == 32 and "01" not in ones else mask
-
-
 def unicast(found: Found) -> None:
     """Where there are peers, advertisements go to them alone, as far as every family has some."""
     for table in found.hosts:
         peers = table.values.get("peers", [])
         if not peers:
+            table.values.pop("peers", None)
             continue
         missing = {version(address) for address in table.values.get("addresses", [])} - {*map(version, peers)}
         for peer in [peer for peer in peers if version(peer) not in {*map(version, table.values.get("addresses", []))}]:

@@ -6,17 +6,19 @@ VRRP and CARP don't understand each other: all routers of a group move at the sa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from carpd.migration import blocks
 from carpd.migration.blocks import Statement
-from carpd.migration.found import Found, Script, Table, number
+from carpd.migration.found import Found, Table, number
 from carpd.migration.ifconfig import unicast
 
 HIGHEST_PRIORITY = 255
 """Of VRRP: an advskew is so much less priority as there is to this. The order of the hosts stays."""
 
 _COMMENT = "#!"
+_INCLUDE = re.compile("include[a-z]?")
+"""With a letter for what is to be an error."""
 _GROUP_NAME_LIMIT = 15
 
 _ADDRESS_OPTIONS = {"brd": 1, "scope": 1, "preferred_lft": 1, "label": 1, "dev": 1}
@@ -24,6 +26,10 @@ _ADDRESS_OPTIONS = {"brd": 1, "scope": 1, "preferred_lft": 1, "label": 1, "dev":
 
 _NOTIFY = {"notify_master": "master", "notify_backup": "backup", "notify_fault": "", "notify_stop": "", "notify": ""}
 
+_UNKNOWN = "is no keyword that import knows"
+
+_ANNOUNCED = "a new master announces itself at once, and again some advertisements later"
+_ONLY_CHANGES = "a [hook.NAME] hears of changes of state"
 _INSTANCE_LEFT = {
     "state": "the election decides: every host begins as backup",
     "mcast_src_ip": "advertisements come from the first address of the interface",
@@ -40,6 +46,24 @@ _INSTANCE_LEFT = {
     "smtp_alert": "a [hook.NAME] can send mail",
     "dont_track_primary": "a host without a link can't be master",
     "accept": "the addresses are the master's own",
+    "no_accept": "the addresses are the master's own",
+    "strict_mode": "it is VRRP's",
+    "vmac_xmit_base": "advertisements leave by the interface itself",
+    "higher_prio_send_advert": "CARP has rules of its own",
+    "lvs_sync_daemon_interface": "load balancing is no business of carpd",
+    "global_tracking": "let who watches run `carpctl demote NAME --by N`",
+    "sync_group_tracking_weight": "a demotion is of the whole group",
+    "debug": "`carpctl monitor` shows what happens",
+    "notify_master_rx_lower_pri": _ONLY_CHANGES,
+    "notify_priority_changes": _ONLY_CHANGES,
+    "notify_deleted": _ONLY_CHANGES,
+    **dict.fromkeys(
+        (
+            *("garp_master_delay", "garp_master_repeat", "garp_master_refresh", "garp_master_refresh_repeat"),
+            *("garp_lower_prio_delay", "garp_lower_prio_repeat", "garp_interval", "gna_interval"),
+        ),
+        _ANNOUNCED,
+    ),
 }
 
 _GLOBAL_LEFT = {
@@ -66,8 +90,6 @@ def read(file: str, text: str, found: Found) -> None:
             instances.append(_Instance(statement, found))
         elif statement.keyword == "vrrp_sync_group" and statement.block is not None:
             groups.append(_Group(statement, found))
-        elif statement.keyword.startswith("include"):
-            found.leave(statement.place, str(statement), "is not followed: give the files that it names")
         else:
             found.leave(statement.place, str(statement), _GLOBAL_LEFT.get(statement.keyword, "nothing of VRRP"))
     names = {member: group.name for group in groups for member in group.members}
@@ -75,6 +97,7 @@ def read(file: str, text: str, found: Found) -> None:
         instance.finish(names, instances)
     tables = {instance.table.name: instance.table for instance in instances}
     for group in groups:
+        _tell_of_unwatched(group.tracked, [tables[name] for name in group.members if name in tables], found)
         for script in group.scripts:
             _suggest_hook(script, next((tables[name] for name in group.members if name in tables), None), found)
 
@@ -87,7 +110,7 @@ def finish(found: Found) -> None:
 
 
 def _for_this_host(statements: list[Statement], found: Found) -> Iterator[Statement]:
-    """Without definitions, and without what begins with @ and is for another host."""
+    """Without definitions and inclusions, and without what begins with @ and is for another host."""
     for statement in statements:
         keyword = statement.keyword
         if keyword.startswith("@"):
@@ -98,10 +121,24 @@ def _for_this_host(statements: list[Statement], found: Found) -> Iterator[Statem
             if (name == found.node) is keyword.startswith("@^"):
                 continue
             statement = Statement(statement.place, statement.words[1:], statement.block)
-        if any("$" in word or word.startswith("~") for word in statement.words):
+        if _INCLUDE.fullmatch(statement.keyword):
+            found.leave(statement.place, str(statement), "is not followed: give the files that it names")
+        elif any("$" in word or word.startswith("~") for word in statement.words):
             found.leave(statement.place, str(statement), "definitions are not followed: write the values")
         else:
             yield statement
+
+
+def _tell_of_unwatched(tracked: Sequence[Statement], hosts: Sequence[Table], found: Found) -> None:
+    """Of the interfaces that a group, or an instance of it, is to watch."""
+    watched = {table.values.get("interface") for table in hosts}
+    for statement in tracked:
+        if found.interface(statement.keyword) not in watched:
+            reason = "only interfaces of virtual hosts of the same group are watched: put one there, or use a hook"
+            found.leave(statement.place, f"track_interface {statement}", reason)
+        elif statement.value:
+            reason = "a group without the link can't be master: there are no weights"
+            found.leave(statement.place, f"track_interface {statement}", reason)
 
 
 def _suggest_hook(statement: Statement, table: Table | None, found: Found) -> None:
@@ -109,8 +146,10 @@ def _suggest_hook(statement: Statement, table: Table | None, found: Found) -> No
     if table is None:
         found.leave(statement.place, str(statement), "the group has no vrrp_instance")
         return
-    command = tuple(statement.value.split())
-    found.scripts.append(Script(statement.place, _NOTIFY[statement.keyword], command, table))
+    user, groups = "".join(statement.words[2:3]), statement.words[3:]
+    found.script(table, statement.place, _NOTIFY[statement.keyword], statement.value.split(), user)
+    if groups:
+        found.leave(statement.place, f"{statement.keyword} … {' '.join(groups)}", "a hook has the groups of its user")
     found.note(statement.place, str(statement), "see [hook.NAME] below: it is told what happens otherwise")
 
 
@@ -121,13 +160,16 @@ class _Group:
         self.name = block.value
         self.members: list[str] = []
         self.scripts: list[Statement] = []
+        self.tracked: list[Statement] = []
         for statement in _for_this_host(block.items, found):
             if statement.keyword == "group":
                 self.members += (word for item in _for_this_host(statement.items, found) for word in item.words)
             elif statement.keyword in _NOTIFY:
                 self.scripts.append(statement)
+            elif statement.keyword == "track_interface":
+                self.tracked += _for_this_host(statement.items, found)
             else:
-                reason = _INSTANCE_LEFT.get(statement.keyword, "there is no such setting of a group")
+                reason = _INSTANCE_LEFT.get(statement.keyword, _UNKNOWN)
                 found.leave(statement.place, str(statement), reason)
 
 
@@ -137,7 +179,7 @@ class _Instance:
     def __init__(self, block: Statement, found: Found) -> None:
         self.found = found
         self.table: Table = found.host(block.value, block.place)
-        self._tracked: list[tuple[Statement, str]] = []
+        self._tracked: list[Statement] = []
         found.set(self.table, "preempt", True, block.place)
         found.set(self.table, "mac", "real", block.place, 'as keepalived; with "virtual" clients see one MAC for ever')
         known: dict[str, Callable[[Statement], None]] = {
@@ -159,11 +201,11 @@ class _Instance:
             if statement.keyword in known:
                 known[statement.keyword](statement)
                 if statement.behind:
-                    found.leave(statement.place, str(statement), f"{statement.behind}: is behind the value")
+                    found.leave(statement.place, str(statement), "has more than a value")
             elif statement.keyword in _NOTIFY:
                 _suggest_hook(statement, self.table, found)
             else:
-                reason = _INSTANCE_LEFT.get(statement.keyword, "there is no such setting")
+                reason = _INSTANCE_LEFT.get(statement.keyword, _UNKNOWN)
                 found.leave(statement.place, str(statement), reason)
 
     def finish(self, groups: dict[str, str], instances: list[_Instance]) -> None:
@@ -174,15 +216,10 @@ class _Instance:
         else:
             group = re.sub(r"[^A-Za-z0-9_-]", "-", name)[:_GROUP_NAME_LIMIT]
             self.found.set(self.table, "group", group, self.table.place, f"vrrp_sync_group {name}")
-        watched = {
-            other.table.values.get("interface")
-            for other in instances
-            if other is self or (name is not None and groups.get(other.table.name) == name)
-        }
-        for statement, interface in self._tracked:
-            if interface not in watched:
-                reason = "only interfaces of virtual hosts of the same group are watched: put one there, or use a hook"
-                self.found.leave(statement.place, f"track_interface {statement}", reason)
+        same_group = [
+            i.table for i in instances if i is self or (name is not None and groups.get(i.table.name) == name)
+        ]
+        _tell_of_unwatched(self._tracked, same_group, self.found)
 
     def _priority(self, statement: Statement) -> None:
         priority = number(statement.value)
@@ -223,7 +260,9 @@ class _Instance:
                 self.found.password(self.table, statement.value, statement.place, cut=True)
                 reason = "everybody on the link could read it in VRRP: choose another"
                 self.found.note(statement.place, "auth_pass", reason)
-            elif (statement.keyword, statement.value) != ("auth_type", "PASS"):
+                if statement.behind:
+                    self.found.leave(statement.place, str(statement), "has more than a value")
+            elif statement.words != ["auth_type", "PASS"]:
                 self.found.leave(statement.place, str(statement), "CARP has an HMAC with the password")
 
     def _peers(self, block: Statement) -> None:
@@ -234,5 +273,4 @@ class _Instance:
                 self.found.leave(statement.place, text, "advertisements have, and need, a TTL of 255")
 
     def _track(self, block: Statement) -> None:
-        for statement in _for_this_host(block.items, self.found):
-            self._tracked.append((statement, self.found.interface(statement.keyword)))
+        self._tracked += _for_this_host(block.items, self.found)

@@ -79,7 +79,7 @@ def merge(hosts: Sequence[Found]) -> Configuration:
     scripts: dict[tuple[object, ...], tuple[Script, str]] = {}
     for script in (script for host in hosts for script in host.scripts):
         name = names[id(script.table)]
-        scripts.setdefault((script.event, script.command, name), (script, name))
+        scripts.setdefault((script.event, script.command, script.user, name), (script, name))
     result.scripts = list(scripts.values())
     result.remarks = _once(result.remarks)
     return result

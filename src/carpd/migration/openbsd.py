@@ -6,24 +6,14 @@ Ref: OpenBSD hostname.if(5), ifconfig(8), carp(4), pfsync(4).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from carpd.config.ifconfig_words import OPENBSD_CARP, OPENBSD_PFSYNC
 from carpd.migration import sysctl, words
-from carpd.migration.found import Found, MigrationError, Place, Table, number
-from carpd.migration.ifconfig import (
-    VirtualHostWords,
-    Words,
-    prefix_length,
-    tell_of_interfaces,
-    unicast,
-    unknown,
-    version,
-)
-
-_NO_BROADCAST = "NONE"
+from carpd.migration.found import Found, MigrationError, Place, Table
+from carpd.migration.ifconfig import Interface, tell_of_interfaces, unicast
 
 _FILE = re.compile(r"(?:.*/)?hostname\.(?P<interface>[a-z]+[0-9]+)$")
-_MASK = re.compile(r"0x[0-9a-fA-F]+|[0-9]{1,3}(\.[0-9]{1,3}){3}")
 
 
 def recognises(file: str, text: str) -> bool:
@@ -33,8 +23,8 @@ def recognises(file: str, text: str) -> bool:
 def read(file: str, text: str, found: Found) -> None:
     """Raise MigrationError if it can't be told which interface it is of."""
     match = _FILE.match(file)
-    interfaces: dict[str, _Carp | _Pfsync | _Other] = {}
-    for line_number, line in words.lines(text):
+    interfaces: dict[str, Interface | _Other] = {}
+    for line_number, line in words.lines(text, words.of_read):
         place = Place(file, line_number)
         here = words.split(line)
         if not here:
@@ -78,11 +68,13 @@ def plain(found: Found, table: Table, version: str) -> None:
     found.note(table.place, "pfsync", reason)
 
 
-def _interface(found: Found, name: str, place: Place) -> _Carp | _Pfsync | _Other:
+def _interface(found: Found, name: str, place: Place) -> Interface | _Other:
     if name.startswith("carp"):
-        return _Carp(found, found.host(name, place))
+        return _Carp(found, found.host(name, place), OPENBSD_CARP)
     if name.startswith("pfsync"):
-        return _Pfsync(found, found.pfsync_table(place))
+        table = found.pfsync_table(place)
+        plain(found, table, "openbsd")
+        return Interface(found, table, OPENBSD_PFSYNC)
     return _Other(found, name)
 
 
@@ -96,100 +88,21 @@ class _Other:
         self._found.leave(place, " ".join(here), f"{self._name} is no carp or pfsync interface")
 
 
-class _Carp(VirtualHostWords):
-    def __init__(self, found: Found, table: Table) -> None:
-        super().__init__(found, table)
-        self.known |= {
-            "carpdev": lambda: self.set("interface", found.interface(self.words.take())),
-            "carpnodes": self.nodes,
-            "balancing": self.balancing,
-            "carppeer": lambda: self.peer("carppeer"),
-            "group": self.group,
-            "-group": self.no_group,
-            "description": lambda: found.leave(self.place, f"description {self.words.take()}", "write a comment"),
-        }
-        self._in_carp = True
+class _Carp(Interface):
+    """OpenBSD's may be in several groups, and is in the group carp unless that is taken back."""
 
-    def inet(self) -> None:
-        """As in hostname.if(5): inet [alias] ADDRESS [NETMASK [BROADCAST]], where the last may be NONE."""
-        if self.words.next == "alias":
-            self.words.take()
-        if version(self.words.next) != 4:
-            return
-        address = self.words.take()
-        if "/" not in address and _MASK.fullmatch(self.words.next):
-            address += f"/{prefix_length(self.words.take())}"
-            if self.words.next == _NO_BROADCAST or version(self.words.next) == 4:
-                self.words.take()
-        self.address(address)
+    _in_carp = True
 
-    def inet6(self) -> None:
-        """inet6 [alias] ADDRESS [LENGTH]."""
-        if self.words.next == "alias":
-            self.words.take()
-        if version(self.words.next) != 6:
-            return
-        address = self.words.take()
-        if "/" not in address and self.words.next.isdigit():
-            address += f"/{self.words.take()}"
-        self.address(address)
-
-    def nodes(self) -> None:
-        text = self.words.take()
-        pairs = [pair.partition(":") for pair in text.split(",")]
-        nodes = {vhid: number(advskew or "0") for vhid, _, advskew in pairs}
-        for key in ("vhid", "advskew"):
-            self.table.values.pop(key, None)
-        if len(nodes) == 1:  # one node shares nothing
-            ((vhid, advskew),) = nodes.items()
-            self.set("vhid", number(vhid))
-            self.set("advskew", advskew)
-        else:
-            self.set("nodes", nodes)
-
-    def balancing(self) -> None:
-        mode = self.words.take()
-        if mode != "none":
-            self.set("balancing", mode)
-
-    def group(self) -> None:
-        name = self.words.take()
-        if name == "carp":
+    def set(self, key: str, value: object, place: Place) -> None:
+        if (key, value) == ("group", "carp"):
             self._in_carp = True
             return
-        self.set("group", name)
-        if self._in_carp:
+        super().set(key, value, place)
+        if key == "group" and self._in_carp and key in self.table.values:
             reason = "a virtual host is in one group here: it leaves the group carp, and moves with this one alone"
-            self.found.note(self.place, f"group {name}", reason)
+            self.found.note(place, f"group {value}", reason)
 
-    def no_group(self) -> None:
-        self._in_carp = self._in_carp and self.words.take() != "carp"
-
-
-class _Pfsync:
-    def __init__(self, found: Found, table: Table) -> None:
-        self._found, self._table = found, table
-        plain(found, table, "openbsd")
-
-    def read(self, here: Sequence[str], place: Place) -> None:
-        read_pfsync(self._found, self._table, here, place)
-
-
-def read_pfsync(found: Found, table: Table, here: Sequence[str], place: Place) -> None:
-    """The ifconfig words of pfsync0. `defer` is noted as a key without interfaces: `finish` knows them."""
-    line = Words(here)
-    known: dict[str, Callable[[], object]] = {
-        "syncdev": lambda: found.set(table, "syncdev", found.interface(line.take()), place),
-        "syncif": lambda: found.set(table, "syncdev", found.interface(line.take()), place),
-        "syncpeer": lambda: found.add(table, "syncpeer", line.take(), place),
-        "maxupd": lambda: found.set(table, "maxupd", number(line.take()), place),
-        "defer": lambda: table.values.setdefault("defer", []),
-        "-defer": lambda: table.values.pop("defer", None),
-        "up": lambda: None,
-    }
-    while line:
-        word = line.take()
-        if word in known:
-            known[word]()
-        else:
-            found.leave(place, " ".join(unknown(word, line, known)), "unknown word")
+    def order(self, word: str, value: str, place: Place) -> None:
+        if (word, value) == ("-group", "carp"):
+            self._in_carp = False
+        super().order(word, value, place)

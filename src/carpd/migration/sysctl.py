@@ -38,7 +38,7 @@ def recognises(file: str, text: str) -> bool:
 def read(file: str, text: str, found: Found) -> None:
     """Remember those of CARP and pfsync."""
     others = []
-    for line_number, line in words.lines(text):
+    for line_number, line in words.lines(text, words.of_lines):
         place = Place(file, line_number)
         if not line.strip() or line.lstrip().startswith("#"):
             continue

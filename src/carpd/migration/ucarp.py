@@ -6,17 +6,23 @@ Ref: ucarp(8), ucarp's README.Debian, interfaces(5).
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from carpd.config.model import DEAD_RATIO
-from carpd.migration import words
-from carpd.migration.found import Found, Place, Script, Table, number
+from carpd.migration import redaction, words
+from carpd.migration.found import Found, Place, Table, number
 from carpd.runtime.ucarp.options import UsageError, split
 
 _STANZA = re.compile(r"(?m)^\s+ucarp-[a-z]")
 _COMMAND = re.compile(r"(?m)^(?!\s*#).*?(?:^|[\s/])ucarp\s+-")
-_END_OF_COMMAND = re.compile(r"[;&|<>]+|[0-9]*>.*")
+
+_PROGRAM = "ucarp"
+_STARTER = "start-stop-daemon"
+"""It has options of its own, and those of the program behind `--`."""
+
+_NO_COMMAND = "is no command line of ucarp"
 
 _STANZA_OPTIONS = {
     "ucarp-vid": "vhid",
@@ -74,34 +80,69 @@ def finish(_: Found) -> None:
 
 
 def _read_commands(file: str, text: str, found: Found) -> None:
-    for line_number, line in words.lines(text):
+    for line_number, line in words.lines(text, words.of_lines):
         place = Place(file, line_number)
-        here = words.split(line)
-        begin = next((position for position, word in enumerate(here) if word.rpartition("/")[2] == "ucarp"), None)
-        if begin is not None:
-            read_command(here[begin + 1 :], place, found)
-        elif here:
-            found.leave(place, line, "is no command line of ucarp")
+        commands = [*words.commands(line)]
+        if not any(map(_is_of_ucarp, commands)):
+            if commands:
+                found.leave(place, line, _NO_COMMAND)
+            continue
+        for command in commands:
+            if _is_of_ucarp(command):
+                _read_shell_command(command, place, found)
+            else:
+                found.leave(place, " ".join(command), _NO_COMMAND)
+
+
+def _programs(command: Sequence[str]) -> list[str]:
+    """Its words, without directories."""
+    return [word.rpartition("/")[2] for word in command]
+
+
+def _is_of_ucarp(command: Sequence[str]) -> bool:
+    return _PROGRAM in _programs(command)
+
+
+def _read_shell_command(command: Sequence[str], place: Place, found: Found) -> None:
+    """One of a script's, which may begin with other words than the program's name."""
+    here = _without_redirections(command, place, found)
+    programs = _programs(here)
+    begin = programs.index(_PROGRAM) if _PROGRAM in programs else len(here)  # > ucarp
+    if _STARTER in programs[:begin] and "--" in here[begin:]:
+        begin = here.index("--", begin)
+    if any("$" in word or "`" in word for word in here[begin:]):
+        found.leave(place, " ".join(here), "what a shell would put in is not known: write the values")
+        return
+    read_command(here[begin + 1 :], place, found)
+
+
+def _without_redirections(command: Sequence[str], place: Place, found: Found) -> list[str]:
+    kept = []
+    following = iter(command)
+    for word in following:
+        if not isinstance(word, words.Operator):
+            kept.append(word)
+        elif (target := next(following, "")) != "/dev/null" and not word.endswith("&"):  # as in 2>&1
+            found.leave(place, f"{word} {target}", _LEFT["facility"])
+    return kept
 
 
 def read_command(arguments: Sequence[str], place: Place, found: Found) -> None:
     """The words behind the name of the program."""
-    here = list(arguments)
-    end = next((position for position, word in enumerate(here) if _END_OF_COMMAND.fullmatch(word)), len(here))
-    if here[end:] not in ([], ["&"]):
-        found.leave(place, " ".join(here[end:]), "is no option of ucarp")
-    here = here[:end]
-    if unknown := [word for word in here if "$" in word or "`" in word]:
-        found.leave(place, f"ucarp {' '.join(unknown)}", "what a shell would put in is not known: write the values")
-        return
+    command = shlex.join([_PROGRAM, *arguments])
+    found.secrets |= redaction.secrets(command)
     try:
-        options, others = split(here)
+        options, others = split(arguments)
     except UsageError as error:
-        found.leave(place, "ucarp", str(error))  # not its words: one is the password
+        found.leave(place, "ucarp", str(error))  # which names an option, and no value
+        return
+    given = {option.long: _Given(value, place) for option, value in options}
+    if not given.keys() & {"vhid", "addr"}:
+        found.leave(place, command, f"{_NO_COMMAND}: it has neither --vhid nor --addr")
         return
     if others:
         found.leave(place, " ".join(others), "is no option of ucarp")
-    _take({option.long: _Given(value, place) for option, value in options}, place, found)
+    _take(given, place, found)
 
 
 def _read_interfaces(file: str, text: str, found: Found) -> None:
@@ -121,17 +162,22 @@ def _read_interfaces(file: str, text: str, found: Found) -> None:
 
 
 def _stanzas(file: str, text: str, found: Found) -> Iterator[tuple[list[str], Place, dict[str, _Given]]]:
-    """Of the file interfaces: how each begins, where, and its options for ucarp."""
+    """Of the file interfaces: how each begins, where, and its options for ucarp.
+
+    A value is all of its line, and Debian's script for ucarp leaves it to a shell to take it apart again.
+    """
     header: list[str] = []
     begin = Place(file, 1)
     options: dict[str, _Given] = {}
     others: list[int] = []
-    for line_number, line in words.lines(text):
-        place, here = Place(file, line_number), words.split(line)
-        if not here:
+    for line_number, line in words.lines(text, words.of_ifupdown):
+        place, here = Place(file, line_number), line.split()
+        if not here or here[0].startswith("#"):
             continue
         if here[0].startswith("ucarp-") and header:
-            options[here[0]] = _Given(" ".join(here[1:]), place)
+            options[here[0]] = _Given(here[1] if len(here) > 1 else "", place)
+            if here[2:]:
+                found.note(place, " ".join(here), "only the first word ever counted, quotes or not, and is taken")
         elif here[0] == "iface":
             yield header, begin, options
             header, begin, options = here, place, {}
@@ -179,5 +225,5 @@ def _take_script(table: Table, option: str, given: Mapping[str, _Given], found: 
     script, place = given[option]
     arguments = [given[name].value for name in ("interface", "addr", "xparam") if name in given]
     event = "master" if option == "upscript" else "backup"
-    found.scripts.append(Script(place, event, (script, *arguments), table))
+    found.script(table, place, event, (script, *arguments))
     found.note(place, f"--{option} {script}", f"{_ITSELF}; for what else the script does see [hook.NAME] below")

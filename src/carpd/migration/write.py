@@ -126,6 +126,7 @@ def _append_hooks(document: Container, scripts: Sequence[tuple[Script, str]]) ->
             f"command = {_array(script.command)}",
             *([f"events = {_array([script.event])}"] if script.event else []),
             f"virtual_hosts = {_array([host])}",
+            *([f"user = {json.dumps(script.user, ensure_ascii=False)}"] if script.user else []),
         )
 
 

@@ -17,8 +17,18 @@ _DIGITS = 9
 """No number has more."""
 
 _NO_SYSLOG = "none"
-_FACILITIES = ("auth", "authpriv", "cron", "daemon", "kern", "lpr", "mail", "news", "syslog", "user", "uucp")
-_LOCAL_FACILITIES = tuple(f"local{number}" for number in range(8))
+_FACILITIES = {
+    **{
+        name: int(getattr(syslog, f"LOG_{name.upper()}"))
+        for name in (
+            *("auth", "authpriv", "cron", "daemon", "kern", "lpr", "mail", "news", "syslog", "user", "uucp"),
+            *(f"local{number}" for number in range(8)),
+        )
+    },
+    "ftp": 11 << 3,
+    "security": syslog.LOG_AUTH,
+}
+"""By name, in small letters. Ref: Linux's sys/syslog.h, facilitynames."""
 
 
 class UsageError(CarpdError):
@@ -59,12 +69,12 @@ def _password_file(text: str) -> bytes:
 
 
 def _facility(text: str) -> int | None:
-    if text == _NO_SYSLOG:
+    name = text.casefold()
+    if name == _NO_SYSLOG:
         return None
-    if text not in _FACILITIES + _LOCAL_FACILITIES:
+    if name not in _FACILITIES:
         raise UsageError(f"Unknown syslog facility: [{text}]")
-    facility: int = getattr(syslog, f"LOG_{text.upper()}")
-    return facility
+    return _FACILITIES[name]
 
 
 class Option(NamedTuple):
