@@ -129,6 +129,12 @@ def status(*hosts: dict[str, Any], groups: list[dict[str, Any]] | None = None, *
     }
 
 
+def status_of_pfsyncd(pfsync: dict[str, Any]) -> dict[str, Any]:
+    """Likewise of pfsyncd, alone."""
+    about = {"node": "fw-a", "version": "0.1.0", "pid": 100, "unconfirmed_s": None, "pfsync": pfsync}
+    return {**about, "virtual_hosts": [], "groups": [], "interfaces": []}
+
+
 def pfsync(*peers: dict[str, Any], **others: Any) -> dict[str, Any]:
     """The element `pfsync`."""
     return {

@@ -18,6 +18,17 @@ CASES = {
     "two": (HOST.format("lan", 1) + HOST.format("wan", 2), 0, ["FILE: ok: 2 virtual hosts on node fw-a"]),
     "pfsync": (PFSYNC, 0, ["FILE: ok: pfsync on eth2 on node fw-a"]),
     "all": (HOST.format("lan", 1) + PFSYNC, 0, ["FILE: ok: 1 virtual host and pfsync on eth2 on node fw-a"]),
+    "nothing": (
+        "# nothing yet\n",
+        0,
+        [
+            "FILE: warning: carp: no virtual host is configured: write at least [carp.lan] and, below it, interface = "
+            '"eth1", vhid = 1, addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"; '
+            "or use carpctl ifconfig",
+            "FILE: ok: no virtual host on node fw-a",
+        ],
+    ),
+    "all is down": (HOST.format("lan", 1) + "up = false\n", 0, ["FILE: ok: no virtual host on node fw-a"]),
     "an error of pfsync": (PFSYNC + "maxupd = 256\n", 3, ["FILE:4: error: pfsync.maxupd = 256: maxupd is 0 to 255"]),
     "a warning": (
         HOST.format("lan", 1) + "advbase = 90",
@@ -34,7 +45,7 @@ CASES = {
         3,
         [
             "FILE:6: error: carp.lan.advbase = -1: advbase is 0 to 254",
-            "FILE:7: error: carp.lan.vhdi = 1: unknown key: did you mean vhid?",
+            "FILE:7: error: carp.lan.vhdi = 1: unknown key: did you mean 'vhid'?",
         ],
     ),
     "no TOML": ("[", 3, ["FILE:1: error: no valid TOML: Invalid initial character for a key part"]),

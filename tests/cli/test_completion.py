@@ -18,16 +18,28 @@ LIMIT_S = 30.0
 
 STUB = """\
 carpctl() {
-    if [ "$1" = names ]; then printf '%s\\n' lan wan web web:5 web:6 ${2:+edge}; else echo "<$*>"; fi
+    case "$*" in
+        names*/other*) echo far ;;
+        names\\ hosts\\ groups) printf '%s\\n' lan wan web edge ;;
+        names\\ hosts*) printf '%s\\n' lan wan web web:5 web:6 ;;
+        names\\ groups) echo core ;;
+        names\\ hooks) echo mail ;;
+        names\\ interfaces) printf '%s\\n' lan pfsync0 ;;
+        *) echo "<$*>" ;;
+    esac
 }
 """
 """Knows names as the daemon does; anything else is shown as the shell has understood it."""
 
 FISH_STUB = """\
 function carpctl
-    if test "$argv[1]" = names
-        printf '%s\\n' lan wan web web:5 web:6
-        test "$argv[2]" = --groups; and echo edge
+    switch "$argv"
+        case 'names*/other*'; echo far
+        case 'names hosts'; printf '%s\\n' lan wan web web:5 web:6
+        case 'names hosts groups'; printf '%s\\n' lan wan web edge
+        case 'names groups'; echo core
+        case 'names hooks'; echo mail
+        case 'names interfaces'; printf '%s\\n' lan pfsync0
     end
 end
 """
@@ -39,7 +51,12 @@ TYPED = {
     "carpctl is-master --al\twa\t": "<is-master --all wan>",
     "carpctl is-master web:6\t": "<is-master web:6>",
     "carpctl completion ba\t": "<completion bash>",
-    "carpctl hook te\tmail": "<hook test mail>",
+    "carpctl hook te\tma\t --ev\tres": "<hook test mail --event res>",
+    "carpctl hook test mail --event demo\t": "<hook test mail --event demotion>",
+    "carpctl ifconfig pf\tup": "<ifconfig pfsync0 up>",
+    "carpctl ifconfig -g co\tcarpdemote": "<ifconfig -g core carpdemote>",
+    "carpctl import /etc/hostn\tfw-b=/etc/hostn\t": "<import /etc/hostname fw-b=/etc/hostname>",
+    "carpctl status --socket /other fa\t": "<status --socket /other far>",
     "carpctl replay /etc/hostn\t": "<replay /etc/hostname>",
     "carpctl status --socket /etc/hostn\tla\t": "<status --socket /etc/hostname lan>",
 }
@@ -107,6 +124,12 @@ def test_fish(script: Path) -> None:
         "carpctl state lan m": ["master"],
         "carpctl completion z": ["zsh"],
         "carpctl hook t": ["test"],
+        "carpctl hook test m": ["mail"],
+        "carpctl hook test mail --event demo": ["demotion"],
+        "carpctl ifconfig pf": ["pfsync0"],
+        "carpctl ifconfig -g co": ["core"],
+        "carpctl import fw-b=/etc/hostn": ["fw-b=/etc/hostname"],
+        "carpctl status --socket /other f": ["far"],
         "carpctl is-master --al": ["--all"],
         "carpctl replay /etc/hostn": ["/etc/hostname"],
         "carpctl status --socket /etc/hostn": ["/etc/hostname"],

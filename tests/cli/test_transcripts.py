@@ -15,11 +15,12 @@ import pytest
 
 from carpd.cli import carpctl, statistics
 from carpd.control.protocol import ControlError, Failure
+from carpd.linux.defer import DeferCounters
 from carpd.linux.sync_sockets import SyncSocketCounters
 from carpd.pfsync.counters import PfsyncCounters
 from carpd.pfsync.sealed import SealedCounters
 from carpd.stats import CarpCounters
-from tests.cli.daemon import Answer, Daemon, ago, group, host, peer, pfsync, status
+from tests.cli.daemon import Answer, Daemon, ago, group, host, peer, pfsync, status, status_of_pfsyncd
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +63,7 @@ def terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: py
 
 LAN, WAN = host("lan"), host("wan", interface="eth0", vhid=2, addresses=["198.51.100.1/24"])
 WELL = status(LAN, WAN)
+EMPTY = status(groups=[], interfaces=[])
 LATER = "2099-11-28T03:12:00.000Z"
 
 
@@ -74,6 +76,16 @@ def outcome(
     """The answer to "reload"."""
     plan = [{"sign": sign, "text": text, "disruptive": disruptive} for sign, text, disruptive in changes]
     return {"applied": applied, "plan": plan, "problems": [], "failures": [], "confirm_s": confirm_s, **others}
+
+
+NAMES: dict[str, Any] = {
+    "virtual_hosts": ["lan", "web"],
+    "nodes": ["web:5"],
+    "groups": ["edge", "lan"],
+    "hooks": ["mail"],
+}
+
+NOTHING_SHOWN: dict[str, Any] = {"interfaces": [], "pfsync": None, "groups": []}
 
 
 class Case(NamedTuple):
@@ -143,6 +155,17 @@ pfsync on eth2 (sealed): 10 states, receiving
         )
         + "v0, v1, v2, v3 and 2 more: the election process does not run\n",
     ),
+    "a device that the kernel refuses": Case(
+        "status",
+        {"status": status(LAN, host("wan", "INIT", since=None, waits_for="carp-wan is being prepared"))},
+        """\
+fw-a: MASTER of lan; INIT of wan; wan: carp-wan is being prepared
+NAME  STATE   SINCE  VHID  INTERFACE  ADVSKEW  DEMOTION  MASTER     ADDRESSES
+lan   MASTER  3h     1     eth1       0        0         this host  192.0.2.1/24 2001:db8:1::1/64
+wan   INIT    -      1     eth1       0        0         -          192.0.2.1/24 2001:db8:1::1/64
+wan: carp-wan is being prepared
+""",
+    ),
     "an operator's demotion": Case(
         "status",
         {
@@ -187,12 +210,21 @@ web:6  BACKUP  3h     6     eth1       0        0         0 %    192.0.2.3  192.
 web: 10.0.0.9 shares among other nodes
 """,
     ),
+    "nothing to do": Case("status", {"status": EMPTY}, "fw-a: no virtual host is configured\n"),
+    "nothing to do, but pfsync": Case(
+        "status",
+        {"status": {**EMPTY, "election": {"pid": None, "restarts": 0}, "pfsync": pfsync(peer())}},
+        """\
+fw-a: no virtual host is configured; the election process does not run
+pfsync on eth2 (sealed): 5182 states, bulk done
+  10.0.0.2: 5182 states, 100 % of ours, heard 0.4 s ago
+""",
+    ),
     "pfsync alone": Case(
         "status",
         {
-            "status": status(
-                groups=[],
-                pfsync=pfsync(
+            "status": status_of_pfsyncd(
+                pfsync(
                     peer(coverage=92.1, carrying=True),
                     peer(address="10.0.0.3", coverage=None),
                     link={"up": True, "reason": None},
@@ -216,7 +248,7 @@ pfsync on eth2 (sealed): 5182 states, bulk done
     ),
     "pfsync is down": Case(
         "status",
-        {"status": status(groups=[], pfsync=pfsync(link={"up": False, "reason": "eth2 does not exist"}))},
+        {"status": status_of_pfsyncd(pfsync(link={"up": False, "reason": "eth2 does not exist"}))},
         """\
 fw-a: pfsync: eth2 does not exist
 pfsync on eth2 (sealed): 5182 states, bulk done; eth2 does not exist
@@ -225,7 +257,7 @@ pfsync on eth2 (sealed): 5182 states, bulk done; eth2 does not exist
     ),
     "a BSD is pfsync's peer": Case(
         "status",
-        {"status": status(groups=[], pfsync=pfsync(version="openbsd", transport="plain", states=1))},
+        {"status": status_of_pfsyncd(pfsync(version="openbsd", transport="plain", states=1))},
         """\
 fw-a: all well
 pfsync on eth2 (plain): 1 state, bulk done
@@ -234,14 +266,14 @@ pfsync on eth2 (plain): 1 state, bulk done
     ),
     "pfsyncd does not run": Case(
         "status",
-        {"status": status(groups=[], pfsync={"syncdev": "eth2", "transport": "plain", "running": False})},
+        {"status": status_of_pfsyncd({"syncdev": "eth2", "transport": "plain", "running": False})},
         "fw-a: pfsyncd does not run\npfsync on eth2 (plain): pfsyncd does not run\n",
     ),
     "pfsyncd hangs": Case(
         "status",
         {
-            "status": status(
-                groups=[], pfsync={"syncdev": "eth2", "transport": "plain", "running": True, "waits_for": "an answer"}
+            "status": status_of_pfsyncd(
+                {"syncdev": "eth2", "transport": "plain", "running": True, "waits_for": "an answer"}
             )
         },
         "fw-a: pfsync waits for an answer\npfsync on eth2 (plain): waits for an answer\n",
@@ -376,6 +408,7 @@ pfsync:
 """,
         {"command": "status"},
     ),
+    "statistics of nothing": Case("statistics", {"status": EMPTY}, ""),
     "statistics of one protocol, as JSON": Case(
         "statistics pfsync --json",
         {"status": status(LAN, pfsync=pfsync())},
@@ -406,13 +439,10 @@ pfsync:
         {"command": "reload", "plan": False, "confirm_s": 90},
     ),
     "confirmed": Case("confirm", {"confirm": {"confirmed": True}}, "confirmed\n", {"command": "confirm"}),
-    "names": Case(
-        "names --groups",
-        {"names": {"virtual_hosts": ["lan", "web"], "nodes": ["web:5"], "groups": ["edge", "lan"]}},
-        "lan\nweb\nweb:5\nedge\n",
-        {"command": "names"},
-    ),
-    "no names": Case("names", {}, "", exit_status=2),
+    "ifconfig of nothing": Case("ifconfig", {"ifconfig": {"shown": NOTHING_SHOWN}}, ""),
+    "names": Case("names hosts groups", {"names": NAMES}, "lan\nweb\nweb:5\nedge\n", {"command": "names"}),
+    "names of others": Case("names interfaces hooks", {"names": NAMES}, "lan\nweb\npfsync0\nmail\n"),
+    "no names": Case("names hosts", {}, "", exit_status=2),
 }
 
 
@@ -455,6 +485,12 @@ WRONG = {
     "statsu": (2, "carpctl: unknown command 'statsu': did you mean 'status'? (see carpctl --help)"),
     "": (2, "carpctl: say what to do (see carpctl --help)"),
     "--verion": (2, "carpctl: unknown option '--verion': did you mean '--version'?"),
+    "--json status lan": (2, "carpctl: options come behind the command: carpctl status --json (see carpctl --help)"),
+    "--jsn status": (2, "carpctl: unknown option '--jsn': known are "),
+    "reload --confirm 0": (2, "argument --confirm: '0' is not between a second and a day"),
+    "reload --confirm 2d": (2, "argument --confirm: '2d' is not between a second and a day"),
+    "hook tset mail": (2, "carpctl hook: argument test: not 'tset': did you mean 'test'?"),
+    "hook --event mastre test mail": (2, "argument --event: not 'mastre': did you mean 'master'?"),
     "state lan mastr": (2, "argument STATE: not 'mastr': did you mean 'master'?"),
     "state lan": (2, "the following arguments are required: STATE"),
     "statistics crap": (2, "argument PROTOCOL: not 'crap': did you mean 'carp'?"),
@@ -467,6 +503,8 @@ WRONG = {
     "demote lan --end --for 2h": (2, "carpctl demote: --for goes with --by"),
     "demote lan --by 1 --for 2w": (2, "argument --for: '2w' is no length of time: write 90s, 30m, 2h, 1d or 1h30m"),
     "is-master": (2, "the following arguments are required: NAME"),
+    "ifconfig --save lan": (2, "carpctl ifconfig: --save wants words that set something, or none at all"),
+    "ifconfig --save -g carp": (2, "carpctl ifconfig: --save wants words that set something, or none at all"),
     "reload --plan --confirm 60": (2, "carpctl reload: --plan changes nothing: there is nothing to --confirm"),
     "reload --confirm soon": (2, "argument --confirm: 'soon' is no length of time: write 90s, 30m, 2h, 1d or 1h30m"),
 }
@@ -557,7 +595,8 @@ def test_colours_and_progress_are_for_terminals(terminal: Terminal, monkeypatch:
 def test_words_for_every_counter() -> None:
     """For those that there are, and no others."""
     by_reason = {"refused", "resyncs"}  # the status has them
-    of_pfsync = {f.name for of in (PfsyncCounters, SyncSocketCounters, SealedCounters) for f in fields(of)} - by_reason
+    counters = (PfsyncCounters, SyncSocketCounters, SealedCounters, DeferCounters)
+    of_pfsync = {f.name for of in counters for f in fields(of)} - by_reason
     assert statistics.CARP.keys() == {field.name for field in fields(CarpCounters)}
     assert statistics.PFSYNC.keys() == of_pfsync
 

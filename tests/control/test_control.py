@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import pytest
 
 from carpd.config.model import ControlConfig
-from carpd.control import client, nearest, protocol
+from carpd.control import client, protocol
 from carpd.control.protocol import ControlError, Failure
 from carpd.control.server import BACKLOG_LIMIT, CLIENT_LIMIT, Access, Command, ControlServer, Groups, Peer, Tell
 from carpd.errors import CarpdError
@@ -123,6 +123,22 @@ def test_refused(server: Path, command: str, name: str, failure: Failure) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_no_text(server: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A word is refused before it is asked, an answer has a question mark there; and the log has no words at all."""
+    with pytest.raises(ControlError, match="not UTF-8") as caught:
+        client.request(server, "status", name="s\udce9same")
+    assert caught.value.failure is Failure.BAD_REQUEST
+    assert protocol.decode(protocol.encode({"file": "caf\udce9", "text": "é \N{BEAMED EIGHTH NOTES}"})) == {
+        "file": "caf?",
+        "text": "é \N{BEAMED EIGHTH NOTES}",
+    }
+    with pytest.raises(ControlError):
+        client.request(server, "status", name="defect", words=["pass", "swordfish"])
+    (record,) = caplog.records
+    assert record.getMessage() == "control: the command status met an error of carpd itself"
+    assert "swordfish" not in caplog.text
+
+
 def test_not_running(tmp_path: Path) -> None:
     path = tmp_path / "carpd.sock"
     with pytest.raises(ControlError, match="not running") as caught:
@@ -133,6 +149,34 @@ def test_not_running(tmp_path: Path) -> None:
     stale.close()
     with pytest.raises(ControlError, match="not running"):
         client.request(path, "status")
+
+
+def test_what_is_in_its_place_is_left_alone(running: Server, tmp_path: Path) -> None:
+    """But a socket that nobody listens on any more is replaced."""
+    file, stale, link = tmp_path / "file", tmp_path / "stale", tmp_path / "link"
+    file.write_text("precious")
+    link.symlink_to(file)
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(stale))
+
+    async def start(path: Path) -> None:
+        server = ControlServer(path, {})
+        await server.start()
+        await server.stop()
+
+    for path, why in {
+        file: "there is something else of that name",
+        link: "there is something else of that name",
+        running.path: "Address already in use",
+        tmp_path / "no" / "directory": "No such file or directory",
+    }.items():
+        with pytest.raises(CarpdError) as caught:
+            asyncio.run(start(path))
+        assert str(caught.value) == f"can't listen on {path}: {why}"
+    asyncio.run(start(stale))
+    assert file.read_text() == "precious"
+    assert link.is_symlink()
+    assert client.request(running.path, "status")
 
 
 def test_a_daemon_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +214,10 @@ def test_the_exit_statuses_are_distinct() -> None:
 
 
 GARBAGE = {
-    "no JSON": b"\x00\xff\n",
+    "no JSON": b"\x00\n",
+    "no UTF-8": b'{"command":"status","name":"\xe9"}\n',
+    "half a surrogate pair": b'{"command":"status","name":"\\udce9"}\n',
+    "a command that is half a surrogate pair": b'{"command":"\\udce9"}\n',
     "no object": b"[]\n",
     "no command": b"{}\n",
     "a command that is no text": b'{"command": []}\n',
@@ -302,8 +349,8 @@ def test_who_reads_nothing_of_a_stream_is_cut_off(running: Server, monkeypatch: 
 
 ROOT, OURS, OTHER = Peer(0, frozenset()), Peer(os.geteuid(), frozenset()), Peer(54321, frozenset({1, 2, 3}))
 GROUPS = {
-    "root": (Groups(), ROOT, {Access.READ, Access.CHANGE}),
-    "our own user": (Groups(), OURS, {Access.READ, Access.CHANGE}),
+    "root": (Groups(), ROOT, set(Access)),
+    "our own user": (Groups(), OURS, set(Access)),
     "another, without groups": (Groups(), OTHER, set()),
     "of no such group": (Groups(read=4, change=5), OTHER, set()),
     "of the read_group": (Groups(read=2, change=5), OTHER, {Access.READ}),
@@ -321,18 +368,3 @@ def test_groups_by_name() -> None:
     assert Groups.of(ControlConfig(read_group="root")) == Groups(read=0)
     with pytest.raises(CarpdError, match="change_group: this host has no group 'no-such-group'"):
         Groups.of(ControlConfig(change_group="no-such-group"))
-
-
-HINTS = {
-    "near": ("mastr", ["backup", "master"], "did you mean 'master'?"),
-    "in another case": ("MASTER", ["backup", "master"], "did you mean 'master'?"),
-    "known in another case": ("lan", ["LAN", "WAN"], "did you mean 'LAN'?"),
-    "far": ("xyz", ["backup", "master"], "known are backup, master"),
-    "none": ("xyz", [], "there is none"),
-    "many": ("xyz", [f"v{i}" for i in range(14)], "known are " + ", ".join(f"v{i}" for i in range(12)) + " and 2 more"),
-}
-
-
-@pytest.mark.parametrize(("word", "known", "hint"), HINTS.values(), ids=HINTS.keys())
-def test_hints(word: str, known: list[str], hint: str) -> None:
-    assert nearest.hint(word, known) == hint

@@ -309,11 +309,11 @@ def test_an_interface_that_sums_no_checksums(neighbor: Neighbor) -> None:
 
 
 DEVICES: dict[str, tuple[str, list[str], str]] = {
-    "no interface": ("eth7", ["192.0.2.3"], "pfsync: eth7: no such interface"),
-    "down": ("idle", ["192.0.2.3"], "pfsync: idle: the interface is down"),
-    "no IPv4": ("bare", ["10.0.0.2", "10.0.0.3"], "pfsync: bare: no IPv4 address for syncpeer 10.0.0.2, 10.0.0.3"),
-    "no IPv6": ("bare", ["ff12::f0"], "pfsync: bare: no IPv6 address for syncpeer ff12::f0"),
-    "alone": ("eth1", ["192.0.2.2"], "pfsync: eth1: syncpeer names no other host"),
+    "no interface": ("eth7", ["192.0.2.3"], "eth7: no such interface"),
+    "down": ("idle", ["192.0.2.3"], "idle: the interface is down"),
+    "no IPv4": ("bare", ["10.0.0.2", "10.0.0.3"], "bare: no IPv4 address for syncpeer 10.0.0.2, 10.0.0.3"),
+    "no IPv6": ("bare", ["ff12::f0"], "bare: no IPv6 address for syncpeer ff12::f0"),
+    "alone": ("eth1", ["192.0.2.2"], "eth1: syncpeer names no other host"),
 }
 
 
@@ -330,6 +330,6 @@ def test_no_device(neighbor: Neighbor, name: str, peers: list[str], message: str
 
 def test_the_port_is_taken(neighbor: Neighbor) -> None:
     ours = udp(NEIGHBOR[0].ip)
-    with pytest.raises(SystemCallError, match="pfsync: eth1: open UDP port 5240: Address already in use"):
+    with pytest.raises(SystemCallError, match="eth1: open UDP port 5240: Address already in use"):
         udp(NEIGHBOR[0].ip)
     ours.close()

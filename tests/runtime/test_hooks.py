@@ -329,6 +329,34 @@ def test_the_end(tmp_path: Path, log: Callable[[], list[str]], monkeypatch: pyte
     assert len(run.lines()) == 2
 
 
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    {
+        "echo $$ >>OUTPUT; sleep 0.1; echo good": "hook x: good",
+        "echo $$ >>OUTPUT; sleep 1000": "hook x: still at work 1 s after the end: ending it, untold: 0",
+    }.items(),
+    ids=["in time", "late"],
+)
+def test_the_end_of_one_that_has_gone(
+    tmp_path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, script: str, expected: str
+) -> None:
+    """What it is run for when it is taken out has the time that others have; then it is ended, and that is told."""
+    monkeypatch.setattr(hooks, "STOP_LIMIT_S", LIMIT_S if expected == "hook x: good" else 1.0)
+    run = Run(tmp_path, script)
+
+    async def act() -> None:
+        run.state("MASTER")
+        run.state("BACKUP")
+        await until(run.lines, "the first run")
+        for _ in range(2):  # a change does not forget those that went before
+            run.hooks.configure([], HOSTS)
+
+    done(run, act)
+    assert log() == [expected]
+    (pid,) = map(int, run.lines())
+    assert is_gone(pid)
+
+
 def test_another_configuration(tmp_path: Path) -> None:
     """A hook that stays is run for what waits, a new one for what comes, one that has gone for nothing any more."""
     run = Run(tmp_path, "echo x $CARP_TO >>OUTPUT; while [ -e OUTPUT.hold ]; do sleep 0.01; done")

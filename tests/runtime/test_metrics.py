@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import sys
@@ -17,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from carpd.config.model import Endpoint, MetricsConfig
 from carpd.control.protocol import ControlError, Failure
+from carpd.linux.defer import DeferCounters
 from carpd.linux.sync_sockets import SyncSocketCounters
 from carpd.pfsync.counters import PfsyncCounters
 from carpd.pfsync.sealed import SealedCounters
@@ -51,6 +53,7 @@ def peer(address: str, coverage: float | None) -> dict[str, Any]:
 PFSYNC_COUNTERS = [
     *asdict(SyncSocketCounters()),
     *asdict(SealedCounters()),
+    *asdict(DeferCounters()),
     *(f.name for f in fields(PfsyncCounters) if f.type == "int"),
 ]
 PFSYNC: dict[str, Any] = {
@@ -211,12 +214,13 @@ class Server:
             writer.close()
 
 
-def served(path: Path, act: Callable[[Server], Awaitable[None]], failure: ControlError | None = None) -> None:
-    async def status() -> dict[str, Any]:
-        if failure:
-            raise failure
-        return STATUS
+async def good() -> dict[str, Any]:
+    return STATUS
 
+
+def served(
+    path: Path, act: Callable[[Server], Awaitable[None]], status: Callable[[], Awaitable[dict[str, Any]]] = good
+) -> None:
     async def main() -> None:
         server = Server(path / "metrics.sock", status)
         await server.start()
@@ -232,6 +236,7 @@ REQUESTS = {
     "with a query": (b"GET /metrics?x=y HTTP/1.1\r\n\r\n", b"200 OK"),
     "of long ago": (b"GET /metrics HTTP/1.0\r\n\r\n", b"200 OK"),
     "another page": (b"GET /metrics/ HTTP/1.1\r\n\r\n", b"404 Not Found"),
+    "the head alone": (b"HEAD /metrics HTTP/1.1\r\n\r\n", b"200 OK"),
     "another method": (b"POST /metrics HTTP/1.1\r\n\r\nx", b"405 Method Not Allowed"),
     "another version": (b"GET /metrics HTTP/2\r\n\r\n", b"400 Bad Request"),
     "no version": (b"GET /metrics\r\n\r\n", b"400 Bad Request"),
@@ -250,9 +255,12 @@ def test_requests(tmp_path: Path, request_: bytes, expected: bytes) -> None:
             return
         status, *lines = head.split(b"\r\n")
         assert status == b"HTTP/1.1 " + expected
+        if request_.startswith(b"HEAD"):
+            assert body == b""
+            *_, body = (await server.ask(request_.replace(b"HEAD", b"GET"))).partition(b"\r\n\r\n")
         assert f"Content-Length: {len(body)}".encode() in lines
         assert b"Connection: close" in lines
-        assert (b"Allow: GET" in lines) == expected.startswith(b"405")
+        assert (b"Allow: GET, HEAD" in lines) == expected.startswith(b"405")
         assert (b"carpd_state" in body) == expected.startswith(b"200")
 
     served(tmp_path, act)
@@ -264,23 +272,47 @@ def test_no_status(tmp_path: Path) -> None:
         assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
         assert answer.endswith(b"\r\n\r\nthe election process does not answer\n")
 
-    served(tmp_path, act, ControlError(Failure.TIMED_OUT, "the election process does not answer"))
+    async def status() -> dict[str, Any]:
+        raise ControlError(Failure.TIMED_OUT, "the election process does not answer")
+
+    served(tmp_path, act, status)
 
 
 def test_slow_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only so many are listened to, for only so long; then there is room again."""
+    """Only so many are listened to, for only so long; who asks is answered in the midst of them."""
     monkeypatch.setattr(metrics_server, "TIMEOUT_S", 0.3)
 
     async def act(server: Server) -> None:
-        slow = [await asyncio.open_unix_connection(server.path) for _ in range(CLIENT_LIMIT)]
+        slow = [await asyncio.open_unix_connection(server.path) for _ in range(3 * CLIENT_LIMIT)]
         await asyncio.sleep(0)
-        assert await server.ask(b"GET /metrics HTTP/1.1\r\n\r\n") == b""
-        for reader, writer in slow:
-            assert await reader.read() == b""
-            writer.close()
         assert (await server.ask(b"GET /metrics HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        assert len(server.server._clients) < CLIENT_LIMIT + 1
+        for reader, writer in slow:
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.close()
+        assert not server.server._clients
 
     served(tmp_path, act)
+
+
+def test_too_many_who_are_being_answered(tmp_path: Path) -> None:
+    """Then, and only then, the newest is the one who is cut off."""
+    answer = asyncio.Event()
+
+    async def status() -> dict[str, Any]:
+        await answer.wait()
+        return STATUS
+
+    async def act(server: Server) -> None:
+        asking = [asyncio.create_task(server.ask(b"GET /metrics HTTP/1.1\r\n\r\n")) for _ in range(CLIENT_LIMIT)]
+        while len(server.server._clients) < CLIENT_LIMIT or server.server._silent:
+            await asyncio.sleep(0.005)
+        assert await server.ask(b"GET /metrics HTTP/1.1\r\n\r\n") == b""
+        answer.set()
+        assert all([(await each).startswith(b"HTTP/1.1 200 ") for each in asking])
+
+    served(tmp_path, act, status)
 
 
 def test_where_it_can_not_listen(

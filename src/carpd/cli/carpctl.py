@@ -6,14 +6,14 @@ argparse, socket, json, and little else (benchmarks/carpctl.py).
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 
 from carpd import __version__
 from carpd.cli.parser import AsWritten, Parser
-from carpd.control.nearest import hint
-from carpd.control.protocol import ControlError
+from carpd.cli.streams import standard_streams
+from carpd.control.protocol import ControlError, Failure
+from carpd.nearest import hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,30 +41,32 @@ exit status, or raises ControlError.
 """
 
 HIDDEN = {
-    "names": ("carpd.cli.names", "print the names of virtual hosts, for completion"),
+    "names": ("carpd.cli.names", "print names that there are, for completion"),
 }
 """Likewise those that nobody types."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: the subcommand's, a `Failure`'s, 130 when interrupted, 141 when nobody reads the output."""
-    argv = sys.argv[1:] if argv is None else argv
+    """The exit status: the subcommand's, a `Failure`'s, 130 when interrupted, those of `streams`."""
     try:
-        if argv and argv[0] in COMMANDS | HIDDEN:
-            args = subcommand(argv[0]).parse(argv[1:])
-            status: int = args.run(args)
-        else:
-            status = _none(argv)
-        sys.stdout.flush()
+        with standard_streams("carpctl"):
+            return _run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        return 130
+    except Exception:  # the interpreter would end with 1, which is an answer
+        sys.excepthook(*sys.exc_info())
+        return Failure.DEFECT.value
+
+
+def _run(argv: Sequence[str]) -> int:
+    try:
+        if not argv or argv[0] not in COMMANDS | HIDDEN:
+            return _none(argv)
+        args = subcommand(argv[0]).parse(argv[1:])
+        status: int = args.run(args)
     except ControlError as error:
         print(f"carpctl: {error}", file=sys.stderr)
         return error.failure.value
-    except BrokenPipeError:
-        # As after `| head`. What is still buffered goes nowhere, or the interpreter would complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except KeyboardInterrupt:
-        return 130
     return status
 
 
@@ -99,8 +101,15 @@ def _none(argv: Sequence[str]) -> int:
         parser.error("say what to do")
     if not argv[0].startswith("-"):
         parser.error(f"unknown command {argv[0]!r}: {hint(argv[0], COMMANDS)}")
+    behind = [word for word in argv if word in COMMANDS]
+    if behind and argv[0].partition("=")[0] in _options(subcommand(behind[0])):
+        parser.error(f"options come behind the command: carpctl {behind[0]} {argv[0]}")
     parser.parse(argv)  # --help and --version end here
     return 0
+
+
+def _options(parser: Parser) -> set[str]:
+    return {option for action in parser._actions for option in action.option_strings} - {"-h", "--help"}
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def check(path: Path, node: str | None, own_addresses: OwnAddresses | None, out:
     if loaded.config is None:
         return EXIT_CONFIG
     count = len(loaded.config.virtual_hosts)
-    parts = [f"{count} virtual host{'s' * (count != 1)}"] if count else []
+    parts = [f"{count or 'no'} virtual host{'s' * (count > 1)}"] if count or not loaded.config.pfsync else []
     if loaded.config.pfsync is not None:
         parts.append(f"pfsync on {loaded.config.pfsync.syncdev}")
     print(f"{path}: ok: {' and '.join(parts)} on node {loaded.config.node}", file=out)

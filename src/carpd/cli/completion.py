@@ -1,7 +1,7 @@
 """`carpctl completion SHELL`: what makes a shell complete the words of carpctl, made of its own parsers.
 
 What completes an argument follows from its name in the help: NAME is a virtual host, NAME|GROUP also a group, FILE and
-PATH are files; else its choices, if it has any.
+PATH are files; else its choices, if it has any. Names are asked for with the --socket that is on the line.
 """
 
 from __future__ import annotations
@@ -11,11 +11,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from carpd.cli.carpctl import COMMANDS, overview, subcommand
-from carpd.cli.parser import subparsers
+from carpd.cli.names import GROUPS, HOOKS, HOSTS, INTERFACES
 
-NAMES, GROUPS, FILES = "names", "groups", "files"
-_KINDS = {"NAME": NAMES, "NAME|GROUP": GROUPS, "FILE": FILES, "PATH": FILES, "DIR": FILES}
-_ASK = {NAMES: "carpctl names 2>/dev/null", GROUPS: "carpctl names --groups 2>/dev/null"}
+FILES = "files"
+_KINDS = {
+    "NAME": HOSTS,
+    "NAME|GROUP": f"{HOSTS} {GROUPS}",
+    "GROUP [WORDS]": GROUPS,
+    "[INTERFACE [WORDS]]": INTERFACES,
+    "HOOK": HOOKS,
+    "FILE": FILES,
+    "PATH": FILES,
+    "DIR": FILES,
+}
+"""The words of `carpctl names`, or files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +34,8 @@ class Value:
     title: str
     words: tuple[str, ...] = ()
     kind: str = ""
+    repeated: bool = False
+    """Whether more such arguments may follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +49,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What can be written behind some words: "carpctl hook"."""
+    """What can be written behind "carpctl", or behind "carpctl COMMAND"."""
 
     path: str
     options: tuple[Option, ...]
@@ -59,18 +70,9 @@ def run(args: argparse.Namespace) -> int:
 
 def levels() -> Iterator[Level]:
     """All that carpctl knows, from the top."""
-    top = _level("carpctl", overview(), {name: summary for name, (_, summary) in COMMANDS.items()})
-    yield top
+    yield _level("carpctl", overview(), {name: summary for name, (_, summary) in COMMANDS.items()})
     for name in COMMANDS:
-        yield from _below(f"carpctl {name}", subcommand(name))
-
-
-def _below(path: str, parser: argparse.ArgumentParser) -> Iterator[Level]:
-    """A parser and its subparsers."""
-    below = {name: sub for action in parser._actions for name, sub in subparsers(action).items()}
-    yield _level(path, parser, {name: (sub.description or "").rstrip(".") for name, sub in below.items()})
-    for name, sub in below.items():
-        yield from _below(f"{path} {name}", sub)
+        yield _level(f"carpctl {name}", subcommand(name), {})
 
 
 def _level(path: str, parser: argparse.ArgumentParser, commands: Mapping[str, str]) -> Level:
@@ -78,17 +80,18 @@ def _level(path: str, parser: argparse.ArgumentParser, commands: Mapping[str, st
     arguments = []
     for action in parser._actions:
         if action.option_strings:
-            needs_value = action.nargs in (None, 1, "+")
+            needs_value = action.nargs in (None, 1, argparse.ONE_OR_MORE, argparse.REMAINDER)
             text = parser._get_formatter()._expand_help(action) if action.help else ""
             options.append(Option(tuple(action.option_strings), text, _value(action) if needs_value else None))
-        elif not subparsers(action):
+        else:
             arguments.append(_value(action))
     return Level(path, tuple(options), tuple(arguments), commands)
 
 
 def _value(action: argparse.Action) -> Value:
     title = str(action.metavar or action.dest.upper())
-    return Value(title, tuple(map(str, action.choices or ())), _KINDS.get(title, ""))
+    words = tuple(map(str, action.choices or ()))
+    return Value(title, words, _KINDS.get(title, ""), repeated=action.nargs == argparse.ONE_OR_MORE)
 
 
 # bash
@@ -102,11 +105,12 @@ def _bash(levels: list[Level]) -> Iterator[str]:
         "# bash completion of carpctl, made by `carpctl completion bash`",
         "",
         "_carpctl() {",
-        '    local line=${COMP_LINE:0:COMP_POINT} words word at=carpctl position=0 option="" i',
+        '    local line=${COMP_LINE:0:COMP_POINT} words word at=carpctl position=0 option="" socket=() i',
         '    read -ra words <<<"$line"',
         '    [[ $line == *[[:space:]] ]] && words+=("")',
         "    word=${words[-1]}",
         "    for ((i = 1; i < ${#words[@]} - 1; i++)); do",
+        '        [[ $option == --socket ]] && socket=(--socket "${words[i]}")',
         '        if [[ $option ]]; then option=""; continue; fi',
         '        case "$at ${words[i]}" in',
         f'            {below}) at+=" ${{words[i]}}" position=0 ;;',
@@ -127,7 +131,7 @@ def _bash(levels: list[Level]) -> Iterator[str]:
                 yield f"        {'|'.join(f'{level.path} {s}'.join(_QUOTES) for s in option.spellings)}) {what} ;;"
         for position, value in enumerate(_positions(level)):
             if what := _bash_value(value):
-                yield f'        "{level.path} {position}") {what} ;;'
+                yield f'        "{level.path} "{"[0-9]*" if value.repeated else position}) {what} ;;'
     yield from (
         "    esac",
         "}",
@@ -141,7 +145,7 @@ def _bash(levels: list[Level]) -> Iterator[str]:
         "",
         "_carpctl_files() {",
         "    compopt -o filenames 2>/dev/null",
-        '    mapfile -t COMPREPLY < <(compgen -f -- "$word")',
+        '    mapfile -t COMPREPLY < <(compgen -f -- "$word" || compgen -f -- "${word#*=}")',  # HOST=FILE
         "}",
         "",
         "complete -F _carpctl carpctl",
@@ -154,7 +158,7 @@ _QUOTES = ('"', '"')
 def _bash_value(value: Value) -> str:
     if value.kind == FILES:
         return "_carpctl_files"
-    words = f"$({_ASK[value.kind]})" if value.kind else " ".join(value.words)
+    words = f'$(carpctl names {value.kind} "${{socket[@]}}" 2>/dev/null)' if value.kind else " ".join(value.words)
     return f'_carpctl_words "{words}"' if words else ""
 
 
@@ -171,7 +175,10 @@ def _zsh(levels: list[Level]) -> Iterator[str]:
     for level in levels:
         yield from ("", f"{_zsh_function(level.path)}() {{")
         options = [_zsh_option(option, spelling) for option in level.options for spelling in option.spellings]
-        values = [_quoted(f"{n}:{value.title}:{_zsh_value(value)}") for n, value in enumerate(level.arguments, start=1)]
+        values = [
+            _quoted(f"{'*' if value.repeated else n}:{value.title}:{_zsh_value(value)}")
+            for n, value in enumerate(level.arguments, start=1)
+        ]
         if level.commands:
             commands = " ".join(_quoted(f"{name}:{text}") for name, text in level.commands.items())
             yield "    local context state state_descr line"
@@ -191,8 +198,13 @@ def _zsh(levels: list[Level]) -> Iterator[str]:
         yield "}"
     yield from (
         "",
-        f'_carpctl_ask_names() {{ compadd -- ${{(f)"$({_ASK[NAMES]})"}} }}',
-        f'_carpctl_ask_groups() {{ compadd -- ${{(f)"$({_ASK[GROUPS]})"}} }}',
+        "_carpctl_names() {",
+        "    local -a socket",
+        "    local -i at=${words[(I)--socket]}",
+        '    (( at )) && socket=(--socket "${words[at + 1]}")',
+        '    compadd -- ${(f)"$(carpctl names $* $socket 2>/dev/null)"}',
+        "}",
+        "_carpctl_files() { compset -P '[^/=]##='; _files }",  # HOST=FILE
         "",
         "if [[ $funcstack[1] == _carpctl ]]; then _carpctl; else compdef _carpctl carpctl; fi",
     )
@@ -210,7 +222,7 @@ def _zsh_option(option: Option, spelling: str) -> str:
 
 def _zsh_value(value: Value) -> str:
     if value.kind:
-        return "_files" if value.kind == FILES else f"_carpctl_ask_{value.kind}"
+        return "_carpctl_files" if value.kind == FILES else f"{{_carpctl_names {value.kind}}}"
     return f"({' '.join(value.words)})" if value.words else " "
 
 
@@ -229,13 +241,23 @@ def _quoted(text: str) -> str:
 
 
 def _fish(levels: list[Level]) -> Iterator[str]:
-    yield from ("# fish completion of carpctl, made by `carpctl completion fish`", "", "complete -c carpctl -f")
+    yield from (
+        "# fish completion of carpctl, made by `carpctl completion fish`",
+        "",
+        "function __carpctl_names",
+        "    set -l words (commandline -opc)",
+        "    set -l socket",
+        "    set -l at (contains -i -- --socket $words)",
+        "    and set socket --socket $words[(math $at + 1)]",
+        "    carpctl names $argv $socket 2>/dev/null",
+        "end",
+        "",
+        "complete -c carpctl -f",
+    )
     for level in levels:
-        words = level.path.split()[1:]
-        seen = [f"__fish_seen_subcommand_from {word}" for word in words] or ["__fish_use_subcommand"]
-        if words and level.commands:
-            seen.append(f"not __fish_seen_subcommand_from {' '.join(level.commands)}")
-        here = f"complete -c carpctl -n {_fish_quoted('; and '.join(seen))}"
+        _, *command = level.path.split()
+        seen = f"__fish_seen_subcommand_from {command[0]}" if command else "__fish_use_subcommand"
+        here = f"complete -c carpctl -n {_fish_quoted(seen)}"
         for name, text in level.commands.items():
             yield f"{here} -a {name} -d {_fish_quoted(text)}"
         for option in level.options:
@@ -250,7 +272,7 @@ def _fish(levels: list[Level]) -> Iterator[str]:
 def _fish_value(value: Value) -> str:
     if value.kind == FILES:
         return " -F"
-    words = f"({_ASK[value.kind]})" if value.kind else " ".join(value.words)
+    words = f"(__carpctl_names {value.kind})" if value.kind else " ".join(value.words)
     return f" -a {_fish_quoted(words)}" if words else ""
 
 

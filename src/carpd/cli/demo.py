@@ -6,7 +6,9 @@ import argparse
 import json
 import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TextIO
 
 from carpd.lab import rootless
 from carpd.lab.demo import Demo
@@ -23,16 +25,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 if every step did what it must, 1 if one did not, 2 if there can be no laboratory here."""
+    """0 if every step did what it must, 1 if one did not, 2 if there can be no laboratory or no report here."""
     try:
         rootless.become_root([sys.executable, *sys.orig_argv[1:]])
-        return _demo(args)
+        with _report(args.report) as report:
+            return _demo(args, report)
     except LabError as error:
         print(f"carpctl demo: {error}", file=sys.stderr)
         return 2
 
 
-def _demo(args: argparse.Namespace) -> int:
+def _report(path: Path | None) -> AbstractContextManager[TextIO | None]:
+    """Open before it begins: a minute later would be late for a mistake. Raise LabError."""
+    try:
+        return path.open("w", encoding="utf-8") if path else nullcontext()
+    except OSError as error:
+        raise LabError(f"{path} can't be written: {error.strerror}") from error
+
+
+def _demo(args: argparse.Namespace, report: TextIO | None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C
     screen = Screen(sys.stderr if args.json else sys.stdout)
     with Lab() as lab:
@@ -43,8 +54,8 @@ def _demo(args: argparse.Namespace) -> int:
         logs = {
             f"{node.name}: {name}": text for node in lab.nodes.values() for name, text in node.logs().items() if text
         }
-    if args.report:
-        args.report.write_text(render(story, svg_alone=args.report.suffix == ".svg"), encoding="utf-8")
+    if report:
+        report.write(render(story, svg_alone=args.report.suffix == ".svg"))
     if args.json:
         print(json.dumps(story.as_dict(), indent=2))
     else:

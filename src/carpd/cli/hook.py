@@ -6,18 +6,22 @@ import argparse
 import json
 
 from carpd.cli.parser import add_json, add_socket
+from carpd.config.model import HookEvent
 from carpd.control.client import follow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    test = actions.add_parser(
-        "test", help="run it once, now", description="Run a hook once, as if its event had happened."
+    parser.description = "Run a hook once, now, as if its event had happened."
+    parser.add_argument("action", metavar="test", choices=("test",), help="what there is to be done with one")
+    parser.add_argument("name", metavar="HOOK", help="NAME in [hook.NAME]")
+    parser.add_argument(
+        "--event",
+        metavar="EVENT",
+        choices=[event.value for event in HookEvent],
+        help="one that hooks are run for (the first of its own)",
     )
-    test.add_argument("name", metavar="HOOK", help="NAME in [hook.NAME]")
-    test.add_argument("--event", metavar="EVENT", help="one that hooks are run for (the first of its own)")
-    add_json(test, "an object a line")
-    add_socket(test)
+    add_json(parser, "an object a line")
+    add_socket(parser)
 
 
 def run(args: argparse.Namespace) -> int:

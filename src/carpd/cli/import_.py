@@ -76,15 +76,16 @@ def run(args: argparse.Namespace) -> int:
             raise ImportUnusableError("nothing of CARP, VRRP or pfsync was found")
         sources = [_COMMAND_LINE] if _is_command_line(args.files) else args.files
         written = write(configuration.sections, configuration.scripts, configuration.remarks, sources)
-        if args.output is None:
-            print(written.text, end="")
-            if written.files:
-                print(f"with --output FILE these are written too: {', '.join(written.files)}", file=sys.stderr)
-            return 0
-        _put(written, args.output)
+        if args.output is not None:
+            _put(written, args.output)
     except (CarpdError, OSError) as error:
         print(f"carpctl import: {error}", file=sys.stderr)
         return EXIT_UNUSABLE
+    if args.output is None:
+        print(written.text, end="")
+        if written.files:
+            print(f"with --output FILE these are written too: {', '.join(written.files)}", file=sys.stderr)
+        return 0
     nodes = [host.node for host in hosts]
     return max(check(args.output, node, None, sys.stderr) for node in nodes)
 

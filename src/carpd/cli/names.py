@@ -1,4 +1,4 @@
-"""`carpctl names`: what shells complete NAME by. Without a daemon there are none, and nothing is said."""
+"""`carpctl names`: what shells complete words by. Without a daemon there are none, and nothing is said."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from carpd.cli.parser import add_socket
 from carpd.control.client import request
 from carpd.control.protocol import ControlError
 
+HOSTS, GROUPS, HOOKS, INTERFACES = KINDS = "hosts", "groups", "hooks", "interfaces"
+"""What has names: virtual hosts and their nodes, redundancy groups, hooks, what `ifconfig` knows."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--groups", action="store_true", help="of redundancy groups, too")
+    parser.add_argument("kinds", metavar="KIND", nargs="+", choices=KINDS, help=f"of what: {', '.join(KINDS)}")
     add_socket(parser)
 
 
@@ -20,7 +23,12 @@ def run(args: argparse.Namespace) -> int:
         names = request(args.socket, "names")
     except ControlError as error:
         return error.failure.value
-    wanted = [*names["virtual_hosts"], *names["nodes"], *(names["groups"] if args.groups else ())]
-    for name in dict.fromkeys(wanted):
+    known = {
+        HOSTS: [*names["virtual_hosts"], *names["nodes"]],
+        GROUPS: names["groups"],
+        HOOKS: names["hooks"],
+        INTERFACES: [*names["virtual_hosts"], "pfsync0"],
+    }
+    for name in dict.fromkeys(name for kind in args.kinds for name in known[kind]):
         print(name)
     return 0

@@ -6,12 +6,12 @@ import argparse
 import os
 import sys
 
-from carpd.control.nearest import hint
 from carpd.control.protocol import DEFAULT_SOCKET, Failure
+from carpd.nearest import hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any, NoReturn
 
 
@@ -31,7 +31,7 @@ class AsWritten(HelpFormatter, argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """For a subcommand, and what it may have below it. Options can't be abbreviated: scripts are to last."""
+    """For a subcommand. Options can't be abbreviated: scripts are to last."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, "formatter_class": HelpFormatter, **settings})
@@ -41,7 +41,8 @@ class Parser(argparse.ArgumentParser):
         args, unknown = self.parse_known_args(argv)
         for word in unknown:
             if word.startswith("-"):
-                self.error(f"unknown option {word!r}: {hint(word, _options(self))}")
+                known = (option for action in self._actions for option in action.option_strings)
+                self.error(f"unknown option {word!r}: {hint(word, known)}")
             self.error(f"{word!r} is one argument too many")
         return args
 
@@ -54,19 +55,6 @@ class Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             known = [str(choice) for choice in action.choices]
             raise argparse.ArgumentError(action, f"not {value!r}: {hint(str(value), known)}")
-
-
-def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """Of the parser, and of those below it."""
-    for action in parser._actions:
-        yield from action.option_strings
-        for below in subparsers(action).values():
-            yield from _options(below)
-
-
-def subparsers(action: argparse.Action) -> dict[str, argparse.ArgumentParser]:
-    """The parsers below an action, by the word that chooses them; mostly none."""
-    return dict(action.choices) if isinstance(action, argparse._SubParsersAction) else {}
 
 
 def add_socket(parser: argparse.ArgumentParser) -> None:

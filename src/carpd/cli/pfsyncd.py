@@ -7,34 +7,29 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from carpd import __version__
-from carpd.cli.carpd import DEFAULT_CONFIG
+from carpd.cli.carpd import daemon_parser
+from carpd.cli.streams import standard_streams
 
 DEFAULT_SOCKET = Path("/run/carpd/pfsyncd.sock")
 
 
 def parser() -> argparse.ArgumentParser:
     """What the command line may say."""
-    parser = argparse.ArgumentParser(
-        prog="pfsyncd",
-        description="Keeps the connection tracking tables of firewalls the same. carpd runs it by itself if its "
-        "configuration has [pfsync]; this command is for hosts without CARP.",
+    return daemon_parser(
+        "pfsyncd",
+        "Keeps the connection tracking tables of firewalls the same. carpd runs it by itself if its configuration has "
+        "[pfsync]; this command is for hosts without CARP.",
+        DEFAULT_SOCKET,
     )
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
-    parser.add_argument("--node", metavar="NAME", help="which [node.NAME] we are (default: the host name)")
-    parser.add_argument(
-        "--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH", help="for carpctl (default: %(default)s)"
-    )
-    parser.add_argument("--version", action="version", version=f"pfsyncd {__version__}")
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 0 after SIGTERM, 1 for a failure (see the log), 2 for wrong usage, 3 for the configuration."""
-    args = parser().parse_args(argv)
+    with standard_streams("pfsyncd"):
+        args = parser().parse_args(argv)
     from carpd.runtime.supervisor import run_pfsync
 
-    return run_pfsync(args.config, args.node, args.socket)
+    return run_pfsync(args.config, args.node, args.socket, args.state_dir)
 
 
 if __name__ == "__main__":

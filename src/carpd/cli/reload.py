@@ -40,7 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() else moments.length(text)
+    seconds = int(text[:9]) if text.isascii() and text.isdigit() else moments.length(text)
+    if not 1 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between a second and a day")
+    return seconds
 
 
 def run(args: argparse.Namespace) -> int:

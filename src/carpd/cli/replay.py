@@ -38,17 +38,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0, or 1 if the file could not be read to its end."""
     try:
-        with args.file.open(encoding="utf-8", errors="replace") as lines:
-            for line in _lines(replay(lines), everything=args.all):
-                print(line)
-    except BrokenPipeError:
-        raise
-    except (OSError, DecodeError) as error:
+        for line in _lines(replay(_read(args.file)), everything=args.all):
+            print(line)
+    except DecodeError as error:
         sys.stdout.flush()
-        reason = error.strerror if isinstance(error, OSError) else error
-        print(f"carpctl replay: {args.file}: {reason}", file=sys.stderr)
+        print(f"carpctl replay: {args.file}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _read(path: Path) -> Iterator[str]:
+    """Its lines. Raise DecodeError if it can't be read."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            yield from lines
+    except OSError as error:
+        raise DecodeError(error.strerror) from error
 
 
 def _lines(steps: Iterator[Step], *, everything: bool) -> Iterator[str]:
@@ -75,16 +80,11 @@ def _event(event: Event) -> str:
 
 
 def _effect(effect: Effect) -> str:
-    if isinstance(effect, SendAdvertisement):
+    if isinstance(effect, (SendAdvertisement, SendWithOwnMac)):
         m = effect.message
+        how = f" on {effect.interface} with its own MAC" if isinstance(effect, SendWithOwnMac) else ""
         return (
-            f"{effect.host}: send an IPv{effect.family} advertisement: advbase {m.advbase} advskew {m.advskew} "
-            f"demotion {m.demotion}"
-        )
-    if isinstance(effect, SendWithOwnMac):
-        m = effect.message
-        return (
-            f"{effect.host}: send an IPv{effect.family} advertisement on {effect.interface} with its own MAC: "
+            f"{effect.host}: send an IPv{effect.family} advertisement{how}: "
             f"advbase {m.advbase} advskew {m.advskew} demotion {m.demotion}"
         )
     if isinstance(effect, (TakeAddresses, ReleaseAddresses)):

@@ -82,6 +82,8 @@ PFSYNC = {
     "undeferred": "\tlet go because the peers had the state",
     "defer_timeouts": "\tlet go because held too long",
     "defer_overflows": "\tlet go because there were too many",
+    "defer_errors": "\tlet go and not taken by the interface",
+    "defer_passed": "packet{s} not deferred because too many waited",
     "opackets": "packet{s} sent (IPv4)",
     "opackets6": "packet{s} sent (IPv6)",
     "onomem": "\tsend failed due to memory error",
@@ -107,7 +109,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(counters))
     else:
         words = {"carp": CARP, "pfsync": PFSYNC}
-        print("\n".join(line for name, of in counters.items() for line in _lines(name, of, words[name])))
+        for name, of in counters.items():
+            print("\n".join(_lines(name, of, words[name])))
     return 0
 
 

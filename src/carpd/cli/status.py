@@ -121,11 +121,13 @@ def _virtual_host(host: dict[str, Any]) -> str:
 
 
 def _troubles(status: dict[str, Any]) -> Iterator[str]:
-    """What is not as it should be, beside INIT, most important first."""
+    """What is not as it should be, most important first."""
     if status.get("unconfirmed_s") is not None:
         yield f"the former configuration comes back in {status['unconfirmed_s']:.0f} s without `carpctl confirm`"
-    if status["virtual_hosts"] and status["election"]["pid"] is None:
-        yield "the election process does not run"
+    if status.get("never_confirmed"):
+        yield "the configuration was never confirmed: carpctl confirm, or mend and reload it"
+    if "election" in status:  # pfsyncd, alone, has none
+        yield from _election_troubles(status)
     demoted: dict[str, list[str]] = {}
     for group in status["groups"]:
         if group["demotion"]:
@@ -141,6 +143,19 @@ def _troubles(status: dict[str, Any]) -> Iterator[str]:
         yield f"{listed(dict.fromkeys(map(_virtual_host, found)))}: see below"
     if status["pfsync"]:
         yield from _sync_troubles(status["pfsync"])
+
+
+def _election_troubles(status: dict[str, Any]) -> Iterator[str]:
+    """Why virtual hosts don't take part, unless what demotes a group says it."""
+    if not status["virtual_hosts"]:
+        yield "no virtual host is configured"
+    if status["election"]["pid"] is None:
+        yield "the election process does not run"
+        return
+    demoting = {reason["reason"] for group in status["groups"] for reason in group["reasons"]}
+    unexplained = [h for h in status["virtual_hosts"] if f"link of {h['interface']} is down" not in demoting]
+    for reason, names in _waiting(unexplained).items():
+        yield f"{listed(names)}: {reason}"
 
 
 def _sync_troubles(pfsync: dict[str, Any]) -> Iterator[str]:
@@ -167,11 +182,7 @@ def _virtual_hosts(status: dict[str, Any], style: Style) -> Iterator[str]:
     for row, cells in zip(rows, aligned(rows), strict=True):
         cells[1] = style.paint(cells[1], row[1])
         yield "  ".join(cells).rstrip()
-    waiting: dict[str, list[str]] = {}
-    for host in status["virtual_hosts"]:
-        if host["waits_for"]:
-            waiting.setdefault(host["waits_for"], []).append(host["name"])
-    for reason, names in waiting.items():
+    for reason, names in _waiting(status["virtual_hosts"]).items():
         yield style.paint(f"{listed(names)}: {reason}", "trouble")
     findings = {(h["balancing"]["virtual_host"], f) for h in status["virtual_hosts"] for f in h["findings"]}
     for name, finding in sorted(findings):
@@ -179,6 +190,15 @@ def _virtual_hosts(status: dict[str, Any], style: Style) -> Iterator[str]:
     for group in status["groups"]:
         for reason in group["reasons"]:
             yield style.paint(f"group {group['name']}: demoted by {reason['amount']}: {_reason(reason)}", "trouble")
+
+
+def _waiting(hosts: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
+    """Who can't take part, by what they wait for."""
+    waiting: dict[str, list[str]] = {}
+    for host in hosts:
+        if host["waits_for"]:
+            waiting.setdefault(host["waits_for"], []).append(host["name"])
+    return waiting
 
 
 def _reason(reason: dict[str, Any]) -> str:

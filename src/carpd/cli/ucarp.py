@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from carpd import __version__
+from carpd.cli.streams import standard_streams
 from carpd.errors import SystemCallError
 from carpd.linux.links import links
 from carpd.runtime.ucarp.log import Log
@@ -34,9 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options, _ = split(argv)
         given = {option.field: option.read(value) for option, value in options}
-        if not argv or "help" in given:
-            print(_help(), end="")
-            return 0
+        with standard_streams("ucarp"):
+            if not argv or "help" in given:
+                print(_help(), end="")
+                return 0
         settings = _settings(given, log)
     except UsageError as error:
         log.error(str(error))

@@ -43,13 +43,17 @@ def _asked(
     """A connection on which this was asked, and what is read from it. What goes wrong becomes a ControlError."""
     timeout_s = timeout_s or protocol.TIMEOUT_S
     try:
+        asked = protocol.encode({"command": command, **arguments}, errors="strict")
+    except UnicodeError as error:
+        raise ControlError(Failure.BAD_REQUEST, "a word of the command is not UTF-8: see the locale") from error
+    try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             # A connect with a timeout of Python's would fail at once while others queue; with the kernel's it waits.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEOUT.pack(int(protocol.TIMEOUT_S), 0))
             connection.connect(os.fspath(path))
             connection.settimeout(timeout_s)
             with suppress(BrokenPipeError):  # we are refused before we have asked: the answer says why
-                connection.sendall(protocol.encode({"command": command, **arguments}))
+                connection.sendall(asked)
             with connection.makefile("rb") as answers:
                 yield connection, answers
     except (TimeoutError, BlockingIOError) as error:

@@ -30,7 +30,8 @@ TIMEOUT_S = 5.0
 class Failure(enum.Enum):
     """Why a command failed; the value is `carpctl`'s exit status.
 
-    0 is success; 1 the answer "no" (is-master), or a file or a demonstration with which something is wrong.
+    0 is success; 1 the answer "no" (is-master), or a file or a demonstration with which something is wrong. Output that
+    can't be written has statuses of its own, in cli/streams.py.
     """
 
     BAD_REQUEST = 2
@@ -48,7 +49,7 @@ class Failure(enum.Enum):
     REFUSED = 8
     """It can't be done as things are: the message says why."""
     DEFECT = 9
-    """The daemon met an error of its own, which is in its log."""
+    """The daemon met an error of its own, which is in its log; or carpctl did."""
 
 
 class ControlError(CarpdError):
@@ -59,14 +60,19 @@ class ControlError(CarpdError):
         self.failure = failure
 
 
-def encode(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+def encode(value: dict[str, Any], errors: str = "replace") -> bytes:
+    """`errors` says what becomes of what is no text, such as a file's name in another encoding. Ref: bytes.encode"""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(errors=errors) + b"\n"
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """Raise DecodeError unless the line is one JSON object."""
+    """Raise DecodeError unless the line is one JSON object, and all that it says is text."""
     try:
-        value = json.loads(line)
+        value = json.loads(line.decode())
+        if b"\\u" in line:  # half a surrogate pair can be written so, and fits into no file and no log
+            encode(value, errors="strict")
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise DecodeError(f"not UTF-8: {error.reason}") from error
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"no JSON: {error}") from error
     if not isinstance(value, dict):

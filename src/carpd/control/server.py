@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from carpd.config.model import ControlConfig
-from carpd.control import protocol
-from carpd.control.nearest import hint
+from carpd.control import protocol, unix_socket
 from carpd.control.protocol import ControlError, Failure
 from carpd.errors import CarpdError, DecodeError
+from carpd.nearest import hint
 
 CLIENT_LIMIT = 64
 """Connections of a user at a time."""
@@ -51,6 +51,8 @@ class Access(enum.Enum):
 
     READ = "read"
     CHANGE = "change"
+    SECRETS = "secrets"
+    """The answer may have passwords in it, as the file has: it is for nobody of the groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,10 @@ class Groups:
         return cls(_group("read_group", config.read_group), _group("change_group", config.change_group))
 
     def allow(self, access: Access, peer: Peer) -> bool:
-        if peer.user in (0, os.geteuid()) or self.change in peer.groups:
+        if peer.user in (0, os.geteuid()):
             return True
+        if self.change in peer.groups:
+            return access is not Access.SECRETS
         return access is Access.READ and self.read in peer.groups
 
 
@@ -99,13 +103,11 @@ class ControlServer:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen. A socket of that name is replaced: the caller knows that its owner is gone. Raise OSError."""
-        self._path.unlink(missing_ok=True)
-        before = os.umask(0o111)  # anybody may connect
+        """Listen. Raise CarpdError."""
         try:
-            self._server = await asyncio.start_unix_server(self._serve, self._path, limit=protocol.LINE_LIMIT)
-        finally:
-            os.umask(before)
+            self._server = await unix_socket.listen(self._path, self._serve, protocol.LINE_LIMIT)
+        except OSError as error:
+            raise CarpdError(f"can't listen on {self._path}: {error.strerror or error}") from error
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -159,9 +161,11 @@ class ControlServer:
 
     async def _perform(self, line: bytes, peer: Peer, tell: Tell) -> dict[str, Any] | Callable[[], None]:
         """The reply to a request; or, if it is answered by a stream, what ends that."""
+        name: object = None
         try:
             fields = protocol.decode(line)
-            command = self._command(fields, peer)
+            name = fields.pop("command", None)
+            command = self._command(name, peer)
             if command.stream is not None:
                 return await command.stream(fields, tell)
             assert command.handler is not None, "a command has a handler or a stream"
@@ -171,11 +175,10 @@ class ControlServer:
         except DecodeError as error:
             return protocol.refusal(ControlError(Failure.BAD_REQUEST, str(error)))
         except Exception:  # a defect of a command: it concerns nobody else
-            _LOG.exception("control: a request met an error of carpd itself: %.200r", line)
+            _LOG.exception("control: the command %.60s met an error of carpd itself", name)  # its words may be secret
             return protocol.refusal(ControlError(Failure.DEFECT, "carpd met an error of its own: see its log"))
 
-    def _command(self, fields: dict[str, Any], peer: Peer) -> Command:
-        name = fields.pop("command", None)
+    def _command(self, name: object, peer: Peer) -> Command:
         command = self._commands.get(name) if isinstance(name, str) else None
         if command is None:
             raise ControlError(Failure.BAD_REQUEST, f"unknown command {name!r}: {hint(str(name), self._commands)}")
@@ -218,6 +221,8 @@ class _Follower:
 
 
 def _who(access: Access) -> str:
+    if access is Access.SECRETS:
+        return "root"
     groups = "change_group" if access is Access.CHANGE else "read_group and change_group"
     return f"root and the {groups} of [control]"
 

@@ -16,6 +16,7 @@ from carpd.linux import libc
 
 _CAP_NET_ADMIN, _CAP_NET_RAW, _CAP_IPC_LOCK, _CAP_SYS_ADMIN, _CAP_SYS_NICE, _CAP_BPF = 12, 13, 14, 21, 23, 39
 _NEEDED = {"CAP_NET_ADMIN": _CAP_NET_ADMIN, "CAP_NET_RAW": _CAP_NET_RAW}
+_TO_BE_ANOTHER = {"CAP_SETUID": 7, "CAP_SETGID": 6, "CAP_KILL": 5}
 _HANDED_ON = {**_NEEDED, "CAP_IPC_LOCK": _CAP_IPC_LOCK, "CAP_SYS_NICE": _CAP_SYS_NICE, "CAP_BPF": _CAP_BPF}
 
 _MCL_CURRENT, _MCL_FUTURE = 1, 2
@@ -62,6 +63,12 @@ def missing_capabilities(*, bpf: bool = False) -> list[str]:
     if bpf and not effective & (1 << _CAP_BPF | 1 << _CAP_SYS_ADMIN):
         missing.append("CAP_BPF")
     return missing
+
+
+def missing_to_be_another() -> list[str]:
+    """The capabilities that this process has not, and needs to start and to end programs of another user, by name."""
+    effective = _effective()
+    return [name for name, number in _TO_BE_ANOTHER.items() if not effective >> number & 1]
 
 
 def keep_capabilities_for_children() -> str | None:

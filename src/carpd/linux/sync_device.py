@@ -36,20 +36,19 @@ def find(name: str, peers: Sequence[IPv4Address | IPv6Address]) -> SyncDevice:
     Raise SystemCallError, in words for an operator, if it is not there or can't be used now. That may change whenever
     `links.LinkMonitor` tells of the interface or its addresses.
     """
-    tried = f"pfsync: {name}"
     link = links.find_link(name)
     if link is None:
-        raise SystemCallError(tried, errno.ENODEV, "no such interface")
+        raise SystemCallError(name, errno.ENODEV, "no such interface")
     if not link.enabled:
-        raise SystemCallError(tried, errno.ENETDOWN, "the interface is down")
+        raise SystemCallError(name, errno.ENETDOWN, "the interface is down")
     own = links.own_addresses()
     version = peers[0].version
     packed_size = 4 if version == 4 else 16
     if not any(a.index == link.index and len(a.address) == packed_size and not a.flags & _UNUSABLE for a in own):
         reason = f"no IPv{version} address for syncpeer {', '.join(map(str, peers))}"
-        raise SystemCallError(tried, errno.EADDRNOTAVAIL, reason)
+        raise SystemCallError(name, errno.EADDRNOTAVAIL, reason)
     ours = {address.address for address in own}
     others = tuple(peer for peer in peers if peer.packed not in ours)
     if not others:
-        raise SystemCallError(tried, errno.EDESTADDRREQ, "syncpeer names no other host")
+        raise SystemCallError(name, errno.EDESTADDRREQ, "syncpeer names no other host")
     return SyncDevice(name, link.index, link.mtu, others)

@@ -217,7 +217,7 @@ def _open(device: SyncDevice, kind: socket.SocketKind, protocol: int, what: str,
             opened.close()
             raise
     except OSError as error:
-        tried = f"pfsync: {device.name}: open {what}"
+        tried = f"{device.name}: open {what}"
         raise SystemCallError(tried, error.errno or 0, error.strerror or str(error)) from error
     return opened
 

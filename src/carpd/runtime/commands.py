@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from carpd import __version__
 from carpd.config.model import VirtualHostConfig
-from carpd.control.nearest import hint
 from carpd.control.protocol import ControlError, Failure
 from carpd.control.server import Access, Command, Tell
 from carpd.events import CarpState
+from carpd.nearest import hint
 from carpd.runtime import forced_state, status
 from carpd.runtime.configuration import ConfigurationFile
 from carpd.runtime.demotions import operators_reason
@@ -73,7 +73,7 @@ class Commands:
             "pid": os.getpid(),
             "uptime_s": round(time.monotonic() - supervisor.started, 3),
             "election": {"pid": pid, "restarts": supervisor.restarts},
-            "unconfirmed_s": supervisor.reloader.unconfirmed_s,
+            **supervisor.reloader.status(),
             **described,
             "pfsync": await supervisor.pfsync.status() if supervisor.pfsync else None,
         }
@@ -103,12 +103,13 @@ class Commands:
         }
 
     async def names(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Of virtual hosts, of nodes where they are several to a virtual host, and of redundancy groups."""
+        """Of virtual hosts, of nodes where they are several to a virtual host, of redundancy groups, of hooks."""
         hosts = self._supervisor.config.virtual_hosts
         return {
             "virtual_hosts": list(dict.fromkeys(host.virtual_host for host in hosts)),
             "nodes": [host.name for host in hosts if host.balancing],
             "groups": list(dict.fromkeys(host.group for host in hosts)),
+            "hooks": [hook.name for hook in self._supervisor.config.hooks],
         }
 
     async def monitor(self, request: dict[str, Any], tell: Tell) -> Callable[[], None]:
@@ -131,6 +132,8 @@ class Commands:
             raise
         for host, document in zip(wanted, described["virtual_hosts"], strict=True):
             tell(status.state_event(host, document))
+        if not wanted:
+            tell(status.nothing_to_do_event())
         for event in meanwhile:
             tell(event)
         tell_it = tell

@@ -30,6 +30,9 @@ ENVIRONMENT: Mapping[str, str] = {
 }
 """Beside the variables of the event."""
 
+_WITHOUT_CAPABILITIES = ("setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--")
+"""Our own would follow a program of another user: the kernel takes them from what root starts. Ref: setpriv(1)."""
+
 _READ_SIZE = 1 << 16
 _READS_AT_THE_END = 16
 _FLOOD_DELAY_S = 0.01
@@ -91,8 +94,10 @@ async def run(
     started = time.monotonic()
     timed_out = False
     with _Output(heard) as output, output.write_end(account) as write_end, _file(event) as standard_input:
+        bare = _WITHOUT_CAPABILITIES if account and os.geteuid() != 0 else ()
         try:
             process = await asyncio.create_subprocess_exec(
+                *bare,
                 *command,
                 stdin=standard_input,
                 stdout=write_end,
@@ -116,18 +121,22 @@ async def run(
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """See to it that it has ended, and if it had to be made to, all that it has started, too."""
+    """See to it that it has ended, and if it had to be made to, all that it has started, too.
+
+    Raise CarpdError if it is somebody else's, and we may not.
+    """
     if process.returncode is not None:
         return
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
     try:
-        async with asyncio.timeout(KILL_DELAY_S):
-            await process.wait()
-    except TimeoutError:
-        pass
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(KILL_DELAY_S):
+                await process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    except PermissionError as error:
+        raise CarpdError(f"process {process.pid} can't be ended: {error.strerror} (needs CAP_KILL)") from error
     await process.wait()
 
 

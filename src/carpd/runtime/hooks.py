@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -17,11 +16,13 @@ from dataclasses import asdict
 from typing import Any
 
 from carpd.config.model import HookConfig, HookEvent, VirtualHostConfig
-from carpd.control.nearest import hint
 from carpd.control.protocol import ControlError, Failure
 from carpd.control.server import Tell
 from carpd.errors import CarpdError
+from carpd.linux import privileges
+from carpd.nearest import hint
 from carpd.runtime import hook_run
+from carpd.runtime.background import in_background
 from carpd.runtime.hook_run import Account, Outcome
 from carpd.runtime.logs import LOG
 from carpd.runtime.notices import Notice, Notices
@@ -51,6 +52,8 @@ class Hooks:
         self.results: Counter[tuple[str, str]] = Counter()
         """How many notices came to what, by hook."""
         self._hooks: dict[str, _Hook] = {}
+        self._leaving: list[_Hook] = []
+        """Not configured any more, and still at work."""
         self._hosts: Sequence[VirtualHostConfig] = ()
         self._unsubscribe = notices.subscribe(self._notice)
 
@@ -64,6 +67,7 @@ class Hooks:
             self.results.update(dict.fromkeys(((config.name, result) for result in RESULTS), 0))  # 0 is known, too
         for hook in before.values():
             hook.forget_waiting()
+        self._leaving = [hook for hook in (*self._leaving, *before.values()) if hook.work and not hook.work.done()]
 
     async def test(self, request: dict[str, Any], tell: Tell) -> Callable[[], None]:
         """Run the hook `name` as if `event` had happened. Tell of the beginning, each line that it prints, and the end.
@@ -91,7 +95,7 @@ class Hooks:
     async def stop(self) -> None:
         """Let them be told what has happened until now, as far as there is time; then nothing runs any more."""
         self._unsubscribe()
-        working = {hook: hook.work for hook in self._hooks.values() if hook.work}
+        working = {hook: hook.work for hook in (*self._hooks.values(), *self._leaving) if hook.work}
         if not working:
             return
         await asyncio.wait(working.values(), timeout=STOP_LIMIT_S)
@@ -146,8 +150,8 @@ class _Hook:
         """From its next run on."""
         self.config = config
         with contextlib.suppress(CarpdError):  # a user who is not there any more is the next run's matter
-            if config.user and os.geteuid() != 0 and Account.named(config.user):
-                LOG.error("hook %s: only root can run it as %s: it will fail", config.name, config.user)
+            if config.user and Account.named(config.user) and (missing := privileges.missing_to_be_another()):
+                LOG.error("hook %s: to run it as %s carpd lacks %s", config.name, config.user, ", ".join(missing))
 
     def tell(self, event: HookEvent, notice: Notice) -> None:
         """Run it for this, in its turn."""
@@ -169,7 +173,7 @@ class _Hook:
         """Run it for this, after what it is run for now. Raise CarpdError if it can't be."""
         async with self._one_at_a_time:
             config = self.config
-            account = await asyncio.to_thread(Account.named, config.user) if config.user else None
+            account = await in_background(Account.named, config.user) if config.user else None
             document = json.dumps(notice.document()).encode() + b"\n"
             variables = {"CARP_EVENT": event.value, **notice.variables()}
             return await hook_run.run(config.command, account, config.timeout, document, variables, heard)

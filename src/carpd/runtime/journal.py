@@ -17,7 +17,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
 ADDRESS = "/run/systemd/journal/socket"
 
@@ -36,7 +36,6 @@ MESSAGE_IDS = {
 """MESSAGE_ID by kind of notice. They stay as they are for ever: people search for them (docs/systemd.md)."""
 
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
-_RENAMED = {"old": "FROM", "new": "TO"}
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 """Without them the journal does not take a file. Ref: memfd_create(2)."""
 
@@ -92,7 +91,8 @@ class JournalHandler(logging.Handler):
         if notice is not None:
             if notice.kind in MESSAGE_IDS:
                 yield "MESSAGE_ID", MESSAGE_IDS[notice.kind]
-            yield from _facts(notice.fields)
+            for name, value in notice.facts():
+                yield name, value if isinstance(value, str) else json.dumps(value)
 
     def _send(self, entry: bytes) -> None:
         """Raise OSError."""
@@ -123,13 +123,6 @@ def encode(fields: Mapping[str, str]) -> bytes:
         else:
             entry += name.encode() + b"=" + data + b"\n"
     return entry
-
-
-def _facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The fields of a notice, as CARP_NAME; what is no text is JSON."""
-    for name, value in facts.items():
-        if value is not None:
-            yield f"CARP_{_RENAMED.get(name, name.upper())}", value if isinstance(value, str) else json.dumps(value)
 
 
 def _priority(record: logging.LogRecord) -> int:

@@ -1,6 +1,6 @@
 """A server of one page, /metrics, over TCP or a Unix socket: bounded in clients, bytes and time.
 
-It knows GET and closes after each answer, which is what Prometheus needs. Ref: RFC 9112.
+It knows GET and HEAD, and closes after each answer, which is what Prometheus needs. Ref: RFC 9112.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import errno
 import os
-import socket
-import stat
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from carpd.config.model import Endpoint, MetricsConfig
+from carpd.control import unix_socket
 from carpd.errors import CarpdError
 from carpd.runtime.logs import LOG
 from carpd.runtime.notices import Notices
@@ -23,7 +23,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PATH = b"/metrics"
 
 CLIENT_LIMIT = 16
-"""At a time. Who comes then is cut off."""
+"""At a time. When one more comes, who has been silent for longest is cut off."""
 REQUEST_LIMIT = 8 << 10
 """Bytes."""
 TIMEOUT_S = 10.0
@@ -32,6 +32,7 @@ LISTEN_AGAIN_S = 10.0
 """After the kernel did not let us: the address may be yet to come."""
 
 _TEXT = "text/plain; charset=utf-8"
+_END_OF_HEAD = b"\r\n\r\n"
 
 
 class MetricsServer:
@@ -47,6 +48,8 @@ class MetricsServer:
         self._text: Callable[[], Awaitable[bytes]] | None = None
         self._config: MetricsConfig | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        self._silent: dict[asyncio.Task[None], None] = {}
+        """Those who have not asked yet, in the order in which they came."""
         self._listening: asyncio.Task[None] | None = None
 
     async def configure(self, config: MetricsConfig | None) -> None:
@@ -104,39 +107,48 @@ class MetricsServer:
         """Raise OSError."""
         if isinstance(place, Endpoint):
             return await asyncio.start_server(self._serve, str(place.address), place.port, limit=REQUEST_LIMIT)
-        _require_free(place)
-        before = os.umask(0o111)  # anybody may connect: so it is with TCP
-        try:
-            return await asyncio.start_unix_server(self._serve, place, limit=REQUEST_LIMIT)
-        finally:
-            os.umask(before)
+        return await unix_socket.listen(Path(place), self._serve, REQUEST_LIMIT)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None, "a connection is served by a task"
         self._clients.add(task)
+        self._silent[task] = None
         try:
             if len(self._clients) > CLIENT_LIMIT:
-                writer.transport.abort()
-                return
+                self._make_room(task)
             async with asyncio.timeout(TIMEOUT_S):
-                writer.write(await self._answer(reader))
+                head = await reader.readuntil(_END_OF_HEAD)
+                del self._silent[task]
+                writer.write(await self._answer(head))
                 writer.close()
                 await writer.wait_closed()  # what is closed must not be aborted as well: that raises
         except (TimeoutError, OSError, ValueError, EOFError, asyncio.LimitOverrunError, asyncio.CancelledError):
-            writer.transport.abort()  # slow, gone, no request, or our own end
+            writer.transport.abort()  # slow, gone, no request, one too many, or our own end
         finally:
             self._clients.discard(task)
+            self._silent.pop(task, None)
 
-    async def _answer(self, reader: asyncio.StreamReader) -> bytes:
-        head = await reader.readuntil(b"\r\n\r\n")
+    def _make_room(self, newest: asyncio.Task[None]) -> None:
+        """Cut off who has been silent for longest. Raise ConnectionAbortedError if that is the newest itself."""
+        oldest = next(iter(self._silent))
+        if oldest is newest:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "all others are being answered")
+        del self._silent[oldest]
+        oldest.cancel()
+
+    async def _answer(self, head: bytes) -> bytes:
         method, target, version = (head.split(b"\r\n", 1)[0].split(b" ") + [b""] * 2)[:3]
         if not version.startswith(b"HTTP/1."):
             return _response("400 Bad Request", b"speak HTTP/1.1\n")
+        answer = await self._page(method, target)
+        return answer if method != b"HEAD" else answer.partition(_END_OF_HEAD)[0] + _END_OF_HEAD
+
+    async def _page(self, method: bytes, target: bytes) -> bytes:
         if target.partition(b"?")[0] != PATH:
             return _response("404 Not Found", b"there is only /metrics\n")
-        if method != b"GET":
-            return _response("405 Method Not Allowed", b"there is only GET\n", "Allow: GET\r\n")
+        if method not in (b"GET", b"HEAD"):
+            return _response("405 Method Not Allowed", b"there are only GET and HEAD\n", "Allow: GET, HEAD\r\n")
         assert self._text is not None, "it is made before we listen"
         try:
             return _response("200 OK", await self._text(), content_type=CONTENT_TYPE)
@@ -146,19 +158,4 @@ class MetricsServer:
 
 def _response(status: str, body: bytes, fields: str = "", *, content_type: str = _TEXT) -> bytes:
     head = f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n{fields}"
-    return head.encode() + b"Connection: close\r\n\r\n" + body
-
-
-def _require_free(path: str) -> None:
-    """A socket that a killed daemon left is nobody's; of anything else asyncio would make a socket of ours.
-
-    Raise OSError.
-    """
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise FileExistsError(errno.EEXIST, "there is something else of that name")
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(path)
-    except (FileNotFoundError, ConnectionRefusedError):
-        return
-    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    return head.encode() + b"Connection: close" + _END_OF_HEAD + body

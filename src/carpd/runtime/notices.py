@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from carpd.runtime.logs import LOG
+
+_RENAMED = {"old": "FROM", "new": "TO"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +33,15 @@ class Notice:
         when = datetime.fromtimestamp(self.time_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return {"time": when, "kind": self.kind, "text": self.text, **self.fields}
 
-    def variables(self) -> dict[str, str]:
-        """The fields as an environment has them: CARP_VHID, CARP_REASON, CARP_FROM (`old`), CARP_TO (`new`).
+    def facts(self) -> Iterator[tuple[str, Any]]:
+        """The fields that are known, as the journal and environments call them: CARP_VHID, CARP_FROM (`old`)..."""
+        for name, value in self.fields.items():
+            if value is not None:
+                yield f"CARP_{_RENAMED.get(name, name.upper())}", value
 
-        Lists are left out: there is no room for long ones.
-        """
-        names = {"old": "FROM", "new": "TO"}
-        simple = {name: value for name, value in self.fields.items() if isinstance(value, str | int | float)}
-        return {f"CARP_{names.get(name, name.upper())}": _text(value) for name, value in simple.items()}
+    def variables(self) -> dict[str, str]:
+        """The facts as an environment has them. Lists are left out: there is no room for long ones."""
+        return {name: _text(value) for name, value in self.facts() if isinstance(value, str | int | float)}
 
 
 def _text(value: str | float) -> str:

@@ -15,6 +15,7 @@ from carpd.carp.status import HostStatus, InterfaceStatus
 from carpd.config.model import VirtualHostConfig
 from carpd.runtime.demotions import Demotion
 from carpd.runtime.lateness import BOUNDS_NS, Lateness
+from carpd.runtime.readiness import NOTHING_TO_DO
 from carpd.units import SECOND
 from carpd.wire.carp import virtual_mac
 from carpd.wire.ethernet import format_mac
@@ -171,6 +172,11 @@ def state_event(config: VirtualHostConfig, described: Mapping[str, Any]) -> dict
         "reason": reason,
         "since": described["since"],
     }
+
+
+def nothing_to_do_event() -> dict[str, Any]:
+    """What a monitor begins with where there is no state to tell."""
+    return {"time": _iso(time.time()), "kind": "nothing to do", "text": NOTHING_TO_DO}
 
 
 def _utc(monotonic_ns: int) -> str:

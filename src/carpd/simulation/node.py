@@ -47,6 +47,7 @@ from carpd.events import (
     TakeFailed,
     TimersDue,
 )
+from carpd.simulation.clock import Clock
 from carpd.simulation.kernel import Kernel
 from carpd.simulation.network import Network, Transmission
 from carpd.simulation.world import World
@@ -61,7 +62,6 @@ OPERATOR = "operator"
 """The reason of the demotions that are set from outside."""
 
 _GROUPS = {Family.IPV4: GROUP4, Family.IPV6: GROUP6}
-_MILLION = 1_000_000
 
 
 @dataclass(slots=True, eq=False)
@@ -125,15 +125,17 @@ class Node:
         self._network = network
         self._rng = rng
         self._observer = observer
-        self._drift_ppm = drift_ppm
-        self._clock_offset = rng.randrange(1_000_000 * SECOND)
-        self._lateness_ns = lateness_ns
+        self._clock = Clock(
+            world,
+            rng.randrange(1_000_000 * SECOND),
+            self._ring,
+            drift_ppm=drift_ppm,
+            lateness_ns=lambda: rng.randint(0, lateness_ns),
+        )
         self._known_interfaces: dict[str, Interface] = {}
         self._mac = bytes((2, 0, 0, 0, 0, number))
         self._starts_again = False
         self._backlog: deque[_Arrival] = deque()
-        self._alarm = 0
-        self._alarm_deadline: int | None = None
         for interface in self.interfaces:
             network.plug(number, interface, partial(self._receive, interface))
 
@@ -147,7 +149,7 @@ class Node:
     @property
     def clock(self) -> int:
         """The node's own time."""
-        return self._clock_at(self._world.now)
+        return self._clock.now
 
     def state(self, host: str) -> CarpState:
         """Of a node without a process it is INIT."""
@@ -188,7 +190,7 @@ class Node:
         """The process is gone; its kernel goes on answering until the leases have run out."""
         self.engine, self.hung, self.stopping, self._starts_again = None, False, False, False
         self._backlog.clear()
-        self._alarm_deadline = None
+        self._clock.set_alarm(None)
 
     def power_off(self) -> None:
         self.kill()
@@ -364,23 +366,9 @@ class Node:
 
     # The clock
 
-    def _clock_at(self, world_ns: int) -> int:
-        return self._clock_offset + world_ns + world_ns * self._drift_ppm // _MILLION
-
     def _arm(self) -> None:
-        deadline = None if self.engine is None else self.engine.deadline
-        if deadline == self._alarm_deadline:
-            return
-        self._alarm += 1
-        self._alarm_deadline = deadline
-        if deadline is not None:
-            time = max(self._world.now, (deadline - self._clock_offset) * _MILLION // (_MILLION + self._drift_ppm))
-            while self._clock_at(time) < deadline:
-                time += 1
-            alarm = self._alarm
-            self._world.at(time + self._rng.randint(0, self._lateness_ns), lambda: self._ring(alarm))
+        self._clock.set_alarm(None if self.engine is None else self.engine.deadline)
 
-    def _ring(self, alarm: int) -> None:
-        if alarm == self._alarm and not self.hung:
-            self._alarm_deadline = None
+    def _ring(self) -> None:
+        if not self.hung:
             self.tell(TimersDue(self.clock))

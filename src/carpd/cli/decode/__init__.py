@@ -69,15 +69,10 @@ def run(args: argparse.Namespace) -> int:
     }
     trouble = None
     try:
-        with _open(args.file) as file:
-            for line in _lines(read_capture(file), show, skipped):
-                print(line)
+        for line in _lines(_read(args.file), show, skipped):
+            print(line)
     except DecodeError as error:
         trouble = str(error)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        trouble = error.strerror
     sys.stdout.flush()
     if notes := skipped.notes(vrrp=not args.json):
         _complain(f"{args.file}: {notes}", 0)
@@ -87,6 +82,15 @@ def run(args: argparse.Namespace) -> int:
 def _complain(message: str, status: int) -> int:
     print(f"carpctl decode: {message}", file=sys.stderr)
     return status
+
+
+def _read(name: str) -> Iterator[CapturedFrame]:
+    """What was captured. Raise DecodeError if it can't be read."""
+    try:
+        with _open(name) as file:
+            yield from read_capture(file)
+    except OSError as error:
+        raise DecodeError(error.strerror) from error
 
 
 def _open(name: str) -> AbstractContextManager[BinaryIO]:

@@ -19,6 +19,7 @@ from carpd.pfsync.events import Event, Refused
 from carpd.pfsync.selection import Selection
 from carpd.pfsync.state_sync import Settings
 from carpd.pfsync.timeouts import LinuxTimeouts
+from carpd.simulation.clock import Clock
 from carpd.simulation.network import Network
 from carpd.simulation.sync.kernel import Conntrack
 from carpd.simulation.world import World
@@ -90,7 +91,7 @@ class SyncNode:
         self._observer = observer
         self._latency_ns = latency_ns
         """The longest time from an event until it is read."""
-        self._clock_offset = rng.randrange(1_000_000 * SECOND)
+        self._clock = Clock(world, rng.randrange(1_000_000 * SECOND), self._ring)
         self._lost = False
         self._reading = False
         self._packets: deque[tuple[str, bytes]] = deque()
@@ -100,8 +101,6 @@ class SyncNode:
         self._deaf_for = 0
         self.starts = 0
         """How often the process was started."""
-        self._alarm = 0
-        self._alarm_deadline: int | None = None
         network.plug(number, LINK, self._receive)
 
     @property
@@ -110,7 +109,7 @@ class SyncNode:
 
     @property
     def clock(self) -> int:
-        return self._clock_offset + self._world.now
+        return self._clock.now
 
     # The process
 
@@ -138,7 +137,7 @@ class SyncNode:
         self.unread.clear()
         self._packets.clear()
         self._inbox.clear()
-        self._alarm_deadline = None
+        self._clock.set_alarm(None)
 
     def power_off(self) -> None:
         self.kill()
@@ -318,16 +317,8 @@ class SyncNode:
     # The clock
 
     def _arm(self) -> None:
-        deadline = None if self.engine is None else self.engine.deadline
-        if deadline == self._alarm_deadline:
-            return
-        self._alarm += 1
-        self._alarm_deadline = deadline
-        if deadline is not None:
-            alarm = self._alarm
-            self._world.at(max(self._world.now, deadline - self._clock_offset), lambda: self._ring(alarm))
+        self._clock.set_alarm(None if self.engine is None else self.engine.deadline)
 
-    def _ring(self, alarm: int) -> None:
-        if alarm == self._alarm and self.awake:
-            self._alarm_deadline = None
+    def _ring(self) -> None:
+        if self.awake:
             self.tell(events.TimersDue())
