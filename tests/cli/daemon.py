@@ -64,6 +64,9 @@ class Daemon:
 # What a daemon says
 
 
+CONFIRMED = {"unconfirmed_s": None, "never_confirmed": False}
+
+
 def ago(**length: float) -> str:
     """A moment as the daemon writes it."""
     return (datetime.now(UTC) - timedelta(**length)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -119,7 +122,7 @@ def status(*hosts: dict[str, Any], groups: list[dict[str, Any]] | None = None, *
         "pid": 100,
         "uptime_s": 12.5,
         "election": {"pid": 101, "restarts": 0},
-        "unconfirmed_s": None,
+        **CONFIRMED,
         "virtual_hosts": list(hosts),
         "groups": [group("edge", "lan", "wan")] if groups is None else groups,
         "lateness": {"bounds_s": [0.001, 0.01], "counts": [1000, 1, 0], "sum_s": 0.2},
@@ -131,7 +134,7 @@ def status(*hosts: dict[str, Any], groups: list[dict[str, Any]] | None = None, *
 
 def status_of_pfsyncd(pfsync: dict[str, Any]) -> dict[str, Any]:
     """Likewise of pfsyncd, alone."""
-    about = {"node": "fw-a", "version": "0.1.0", "pid": 100, "unconfirmed_s": None, "pfsync": pfsync}
+    about = {"node": "fw-a", "version": "0.1.0", "pid": 100, **CONFIRMED, "pfsync": pfsync}
     return {**about, "virtual_hosts": [], "groups": [], "interfaces": []}
 
 

@@ -84,9 +84,9 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "misspelt": (
         '[contrl]\n[metrics]\nlistem = 3\nlisten = "/run/m"\n' + hook("evens = 1"),
         [
-            "6: error: contrl: unknown table: did you mean control?",
-            "8: error: metrics.listem = 3: unknown key: did you mean listen?",
-            "12: error: hook.x.evens = 1: unknown key: did you mean events?",
+            "6: error: contrl: unknown table: did you mean 'control'?",
+            "8: error: metrics.listem = 3: unknown key: did you mean 'listen'?",
+            "12: error: hook.x.evens = 1: unknown key: did you mean 'events'?",
         ],
     ),
     "groups": (
@@ -136,7 +136,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         [
             f'8: error: hook.x.events = "Backup": {EVENTS}',
             "9: error: hook.x.virtual_hosts = 3: must be a string, not a whole number",
-            '9: error: hook.x.virtual_hosts = "lam": there is no such virtual host: did you mean lan?',
+            "9: error: hook.x.virtual_hosts = \"lam\": there is no such virtual host: did you mean 'lan'?",
         ],
     ),
     "no event": (

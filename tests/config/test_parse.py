@@ -106,17 +106,17 @@ ONE_VIRTUAL_HOST: dict[str, tuple[str, list[str]]] = {
     "empty": (
         "",
         [
-            'error: carp: there is no virtual host: write at least [carp.lan] and, below it, interface = "eth1", '
-            'vhid = 1, addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"; '
-            "or [pfsync], for the state table alone",
+            "warning: carp: no virtual host is configured: write at least [carp.lan] and, below it, interface = "
+            '"eth1", vhid = 1, addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"; '
+            "or use carpctl ifconfig",
         ],
     ),
     "an empty carp table": (
         "\n[carp]",
         [
-            '2: error: carp: there is no virtual host: write at least [carp.lan] and, below it, interface = "eth1", '
-            'vhid = 1, addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"; '
-            "or [pfsync], for the state table alone",
+            "2: warning: carp: no virtual host is configured: write at least [carp.lan] and, below it, interface = "
+            '"eth1", vhid = 1, addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"; '
+            "or use carpctl ifconfig",
         ],
     ),
     "carp is no table": (
@@ -135,7 +135,7 @@ ONE_VIRTUAL_HOST: dict[str, tuple[str, list[str]]] = {
         '[carp]\ninterface = "eth1"',
         ['2: error: carp.interface = "eth1": must be a table, [carp.NAME], not a string'],
     ),
-    "an unknown table": ("[crap.wan]\n" + lan(), ["1: error: crap: unknown table: did you mean carp?"]),
+    "an unknown table": ("[crap.wan]\n" + lan(), ["1: error: crap: unknown table: did you mean 'carp'?"]),
     "a table like no other": (
         "defer = 1\n" + lan(),
         ["1: error: defer = 1: unknown table: known are carp, pfsync, control, metrics, hook, node"],
@@ -155,14 +155,14 @@ ONE_VIRTUAL_HOST: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     # keys
-    "an unknown key": (lan("vhdi = 3"), ["6: error: carp.lan.vhdi = 3: unknown key: did you mean vhid?"]),
+    "an unknown key": (lan("vhdi = 3"), ["6: error: carp.lan.vhdi = 3: unknown key: did you mean 'vhid'?"]),
     "an unknown key, in capitals": (
         lan("ADV-BASE = 3"),
-        ["6: error: carp.lan.ADV-BASE = 3: unknown key: did you mean advbase?"],
+        ["6: error: carp.lan.ADV-BASE = 3: unknown key: did you mean 'advbase'?"],
     ),
     "a misspelt password is not shown": (
         lan('pasword = "x"'),
-        ["6: error: carp.lan.pasword: unknown key: did you mean password?"],
+        ["6: error: carp.lan.pasword: unknown key: did you mean 'password'?"],
     ),
     "a key like no other": (
         lan("xxxxxx = 1.5"),
@@ -383,6 +383,20 @@ ONE_VIRTUAL_HOST: dict[str, tuple[str, list[str]]] = {
         lan('password = ""', omit="password_file"),
         ["6: error: carp.lan.password: the password is empty"],
     ),
+    "on the loopback interface": (
+        lan('interface = "lo"', omit="interface"),
+        [
+            '6: error: carp.lan.interface = "lo": no other host is on the loopback interface: name that of the link '
+            "that the hosts share"
+        ],
+    ),
+    "on a device of our own": (
+        lan() + wan('addresses = ["192.0.2.2/24"]').replace('"eth0"', '"carp-lan"'),
+        [
+            '7: error: carp.wan.interface = "carp-lan": interfaces called carp-NAME are carpd\'s own devices: name the '
+            "one that they are to be on"
+        ],
+    ),
     "19 bytes of password": (lan('password = "correct horse batte"', omit="password_file"), []),
     "20 bytes of password, 19 characters": (
         lan('password = "corréct horse batte"', omit="password_file"),
@@ -410,11 +424,11 @@ ONE_VIRTUAL_HOST: dict[str, tuple[str, list[str]]] = {
     ),
     "a directory as password file": (
         lan('password_file = "."', omit="password_file"),
-        ['6: error: carp.lan.password_file = ".": is no regular file'],
+        ['6: error: carp.lan.password_file = ".": can\'t be read: Is a directory'],
     ),
     "a pipe as password file": (
         lan('password_file = "pipe"', omit="password_file"),
-        ['6: error: carp.lan.password_file = "pipe": is no regular file'],
+        ['6: error: carp.lan.password_file = "pipe": can\'t be read: it is no regular file'],
     ),
     "an empty password file": (
         lan('password_file = "empty"', omit="password_file"),
@@ -450,7 +464,7 @@ ONE_VIRTUAL_HOST: dict[str, tuple[str, list[str]]] = {
         "[[node]]\n",
         [
             '1: error: carp.lan.addresses = "::1": is a loopback address: only a unicast address can be a host\'s',
-            "1: error: carp.lan.advbse = 1: unknown key: did you mean advbase?",
+            "1: error: carp.lan.advbse = 1: unknown key: did you mean 'advbase'?",
             f"1: error: carp.lan.interface: is missing: {INTERFACE}",
             "1: error: carp.lan.vhid = 0: a vhid is 1 to 255",
             "1: warning: carp.lan: no password: anybody on the link can take the addresses; set password_file",
@@ -616,14 +630,14 @@ BETWEEN_HOSTS: dict[str, tuple[str, list[str]]] = {
     ),
     "an override of an unknown virtual host": (
         lan("[node.fw-b.carp.lna]", "advskew = 1", "[node.fw-b.carp.lan]", "advskew = 1"),
-        ["6: error: node.fw-b.carp.lna: unknown virtual host: did you mean lan?"],
+        ["6: error: node.fw-b.carp.lna: unknown virtual host: did you mean 'lan'?"],
     ),
     "an override, but no virtual host": (
         "[node.fw-b.carp.lan]",
         [
-            'error: carp: there is no virtual host: write at least [carp.lan] and, below it, interface = "eth1", '
-            'vhid = 1, addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"; '
-            "or [pfsync], for the state table alone",
+            "warning: carp: no virtual host is configured: write at least [carp.lan] and, below it, interface = "
+            '"eth1", vhid = 1, addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"; '
+            "or use carpctl ifconfig",
             "1: error: node.fw-b.carp.lan: unknown virtual host: there is none",
         ],
     ),
@@ -633,8 +647,8 @@ BETWEEN_HOSTS: dict[str, tuple[str, list[str]]] = {
         ).replace("[node.fw-b]\n", "[node.fw-c]\n"),
         [
             "7: error: node.fw-b.carp.lan.advskew = 255: advskew is 0 to 254",
-            "8: error: node.fw-b.carp.lan.preemt = true: unknown key: did you mean preempt?",
-            "9: error: node.fw-b.crap: unknown table: did you mean carp?",
+            "8: error: node.fw-b.carp.lan.preemt = true: unknown key: did you mean 'preempt'?",
+            "9: error: node.fw-b.crap: unknown table: did you mean 'carp'?",
             "11: error: node.fw-c.carp.lan = 1: must be a table, [node.NODE.carp.NAME], not a whole number",
             "1: warning: carp.lan: fw-a and fw-c have one advskew, 0: give each its own, the preferred one the "
             "smallest",
@@ -707,17 +721,27 @@ def test_own_link_local_address(file: Path) -> None:
 def test_password_in_a_file_that_others_can_read(file: Path, mode: int) -> None:
     loaded = read(file, lan('password = "xyzzy"', omit="password_file"), mode=mode)
     expected = (
-        "6: warning: carp.lan.password: others can read this file: take that permission from them, or use password_file"
+        "6: warning: carp.lan.password: others can read this file: take that permission from them (chmod o-r), or use "
+        "password_file"
     )
     assert lines(loaded, file) == ([expected] if mode & 0o004 else [])
     assert loaded.config is not None
     assert loaded.config.virtual_hosts[0].key == b"xyzzy"
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    missing = tmp_path / "carpd.toml"
-    assert [str(p) for p in load(missing).problems] == [f"{missing}: error: can't be read: No such file or directory"]
-    assert [str(p) for p in load(tmp_path).problems] == [f"{tmp_path}: error: can't be read: Is a directory"]
+@pytest.mark.parametrize(
+    ("name", "message"),
+    {
+        "missing": "can't be read: No such file or directory",
+        ".": "can't be read: Is a directory",
+        "pipe": "can't be read: it is no regular file",
+        "endless": "has more than 4194304 bytes: it is no configuration",
+    }.items(),
+)
+def test_a_file_that_is_none(file: Path, name: str, message: str) -> None:
+    (file.parent / "endless").write_text("#" * (4 << 20) + "\n")
+    path = file.parent / name
+    assert [str(problem) for problem in load(path).problems] == [f"{path}: error: {message}"]
 
 
 def test_a_file_that_is_not_utf8(file: Path) -> None:

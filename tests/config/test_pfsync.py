@@ -71,12 +71,8 @@ NO_SECRET = (
     'there is no secret: set secret_file = "/etc/carpd/pfsync.key" for the sealed transport, or transport = "plain", '
     "with which whoever is on the link can open the firewall"
 )
-NO_SEALED_BSD = (
-    'the BSDs have no sealed transport: set transport = "plain", without a secret_file, on a link for this alone'
-)
-NOT_BOTH = (
-    "the plain transport has no use for a secret_file: keep one of the two, the secret_file to be safe on any link"
-)
+NO_SEALED_BSD = 'the BSDs have no sealed transport: set transport = "plain", without a secret, on a link for this alone'
+NOT_BOTH = "the plain transport has no use for a secret: keep one of the two, the secret to be safe on any link"
 IPV4_ALONE = "OpenBSD, and FreeBSD before 14 (1301), have pfsync over IPv4 alone: name the nodes by IPv4"
 DEFER_SYNCDEV = (
     "the syncdev is one of them, which carries the states that would be waited for: list the interfaces that "
@@ -100,7 +96,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     # the table
     "no table": ("pfsync = 3", ["1: error: pfsync = 3: must be a table, [pfsync], not a whole number"]),
     "several": ("[[pfsync]]", ["1: error: pfsync = [{}]: must be a table, [pfsync], not an array"]),
-    "misspelt": ("[pfsycn]\n" + LAN, ["1: error: pfsycn: unknown table: did you mean pfsync?"]),
+    "misspelt": ("[pfsycn]\n" + LAN, ["1: error: pfsycn: unknown table: did you mean 'pfsync'?"]),
     "empty": (
         "\n[pfsync]",
         [
@@ -110,17 +106,17 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     ),
     "an unknown key": (
         pfsync("syncpeers = []"),
-        ["4: error: pfsync.syncpeers = []: unknown key: did you mean syncpeer?"],
+        ["4: error: pfsync.syncpeers = []: unknown key: did you mean 'syncpeer'?"],
     ),
     "the secret itself is not shown": (
-        pfsync('secret = "hush, hush, hush!"'),
-        ["4: error: pfsync.secret: unknown key: did you mean secret_file?"],
+        pfsync('secrets = "hush, hush, hush!"'),
+        ["4: error: pfsync.secrets: unknown key: did you mean 'secret'?"],
     ),
     "a key of ours that nobody sets": (
         pfsync("bulk_limit = 3"),
         [
-            "4: error: pfsync.bulk_limit = 3: unknown key: known are syncdev, syncpeer, transport, secret_file, port, "
-            "maxupd, max_states, local, version, defer, carp_demotion_factor, up, ignore"
+            "4: error: pfsync.bulk_limit = 3: unknown key: known are syncdev, syncpeer, transport, secret_file, "
+            "secret, port, maxupd, max_states, local, version, defer, carp_demotion_factor, up, ignore"
         ],
     ),
     # values
@@ -265,10 +261,10 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         pfsync('ignore = ["icmp"]'),
         ['4: error: pfsync.ignore = ["icmp"]: must be a table, [pfsync.ignore], not an array'],
     ),
-    "ignore, misspelt": (pfsync("[pfsync.ignroe]"), ["4: error: pfsync.ignroe: unknown key: did you mean ignore?"]),
+    "ignore, misspelt": (pfsync("[pfsync.ignroe]"), ["4: error: pfsync.ignroe: unknown key: did you mean 'ignore'?"]),
     "an unknown key of ignore": (
         ignore("adresses = []"),
-        ["5: error: pfsync.ignore.adresses = []: unknown key: did you mean addresses?"],
+        ["5: error: pfsync.ignore.adresses = []: unknown key: did you mean 'addresses'?"],
     ),
     "ignored addresses": (
         ignore('addresses = ["192.0.2.1/24", "fe80::%eth0/64", "example.org", 5, "0.0.0.0/0"]'),
@@ -378,7 +374,7 @@ SECRETS: dict[str, tuple[bytes, ...] | str] = {
     "endless": "has more than 65536 bytes: it is no file of secrets",
     "open": "others can read this file: take that permission from them (chmod o-r)",
     "no-such": "can't be read: No such file or directory",
-    ".": "is no regular file",
+    ".": "can't be read: Is a directory",
     "": "must be the name of a file",
 }
 
@@ -422,6 +418,40 @@ def config(loaded: Loaded) -> PfsyncConfig:
     assert loaded.config is not None, loaded.problems
     assert loaded.config.pfsync is not None
     return loaded.config.pfsync
+
+
+OTHERS_CAN_READ = "others can read this file: take that permission from them (chmod o-r), or use secret_file"
+IN_THE_FILE: dict[str, tuple[str, int, list[str]]] = {
+    # what stands in place of secret_file, the file's mode, and what is wrong
+    "good": ('secret = "hush, hush, hush!"', 0o640, []),
+    "others can read it": ('secret = "hush, hush, hush!"', 0o644, [f"3: error: pfsync.secret: {OTHERS_CAN_READ}"]),
+    "too short": ('secret = "hush"', 0o600, ["3: error: pfsync.secret: a secret has 16 to 256 characters"]),
+    "no string": ("secret = 5", 0o600, ["3: error: pfsync.secret: must be a string, not a whole number"]),
+    "of a file, too": (
+        'secret = "hush, hush, hush!"\nsecret_file = "key"',
+        0o600,
+        ["3: error: pfsync.secret: there is also a secret_file: keep one of the two"],
+    ),
+    "plain": (
+        'secret = "hush, hush, hush!"\ntransport = "plain"',
+        0o600,
+        [f'4: error: pfsync.transport = "plain": {NOT_BOTH}'],
+    ),
+}
+
+
+@pytest.mark.parametrize(("key", "mode", "expected"), IN_THE_FILE.values(), ids=IN_THE_FILE)
+def test_a_secret_in_the_file_itself(file: Path, key: str, mode: int, expected: list[str]) -> None:
+    """It is shown nowhere."""
+    file.touch()
+    file.chmod(mode)
+    loaded = read(file, pfsync(secret_file=key))
+    assert lines(loaded, file) == expected
+    assert "hush" not in "".join(lines(loaded, file)) + repr(loaded)
+    if not expected:
+        assert loaded.config is not None
+        secret = b"hush, hush, hush!"
+        assert loaded.config.pfsync == PfsyncConfig(syncdev="eth2", secret_file=None, secrets=(secret,))
 
 
 def test_minimal(file: Path) -> None:

@@ -378,6 +378,40 @@ def test_confirmed_or_taken_back(segment: Segment) -> None:
     assert a.host()["advskew"] == SLOWER["advskew"]
     assert carpctl("reload", "--socket", a.socket).stdout == "nothing has changed\n"
 
+    a.reload(fast, confirm_s=60)
+    a.process.signal(signal.SIGKILL)
+    a.process.wait()
+    a.start()
+    a.becomes("MASTER")
+    assert "WARNING: this configuration was tried by reload --confirm, and never confirmed: carpctl confirm" in a.log()
+    assert "a: MASTER of lan; the configuration was never confirmed" in carpctl("status", "--socket", a.socket).stdout
+    assert carpctl("confirm", "--socket", a.socket).returncode == 0
+    assert a.status()["never_confirmed"] is False
+    a.stop()
+    a.start()
+    a.becomes("MASTER")
+    assert "never confirmed" not in a.log()
+
+
+def test_a_file_that_was_emptied(segment: Segment) -> None:
+    """By a full disk or an editor, while virtual hosts run: who means it leaves a comment."""
+    table = virtual_host(addresses=ADDRESSES, **FAST)
+    a = Carpd(segment["a"].node, table)
+    a.becomes("MASTER")
+    a.configure(" \n\t\n")
+    file = segment["a"].node.directory / "carpd.toml"
+    line = f"{file} is empty: if no virtual host is to be left, write a comment into it"
+    for options in ((), ("--plan",)):
+        refused = carpctl("reload", *options, "--socket", a.socket)
+        assert (refused.returncode, refused.stdout) == (8, "")
+        assert refused.stderr == f"carpctl: nothing was changed: {line}\n"
+    a.process.signal(signal.SIGHUP)
+    a.logs(f"SIGHUP: nothing was changed: {line}")
+    assert a.states() == {"lan": "MASTER"}
+    assert len(a.reload("# nothing any more\n")) == 1
+    a.configure("")
+    assert carpctl("reload", "--socket", a.socket).stdout == "nothing has changed\n"
+
 
 def test_a_backup_goes_back_before_it_becomes_a_second_master(segment: Segment) -> None:
     """Its password was changed, the master's not. When the master's is, it stays."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from carpd.config.model import PfsyncConfig
@@ -35,7 +37,7 @@ class Process:
     ],
 )
 def test_it_is_told_of_what_is_carried(
-    monkeypatch: pytest.MonkeyPatch, carried: bool, carrying: bool, moved: bool, told: list[object]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, carried: bool, carrying: bool, moved: bool, told: list[object]
 ) -> None:
     """Also that it is not the same any more."""
     processes: list[Process] = []
@@ -47,7 +49,7 @@ def test_it_is_told_of_what_is_carried(
     monkeypatch.setattr(pfsync_keeper, "ChildProcess", start)
     monkeypatch.setattr(sysctls, "read", lambda *_: "1")
     config = PfsyncConfig(syncdev="eth3")
-    keeper = PfsyncKeeper(config, lambda *_: None, Notices())
+    keeper = PfsyncKeeper(config, tmp_path, lambda *_: None, Notices())
     keeper.start(carrying=carried)
     keeper.carries(carrying, moved=moved)
     (process,) = processes

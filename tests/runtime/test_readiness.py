@@ -125,7 +125,7 @@ BULK, LINK = "pfsync bulk update", "link of eth1 is down"
 @pytest.mark.parametrize(
     ("hosts", "notices", "line"),
     [
-        ([], [], ""),
+        ([], [], "no virtual host is configured"),
         ([LAN, WAN], [], "INIT of lan, wan"),
         (
             [LAN, WAN, DMZ],

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from ipaddress import ip_interface
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from carpd.errors import CarpdError
 from carpd.runtime import reload
 from carpd.runtime.notices import Notice, Notices
 from carpd.runtime.reload import BadConfigurationError, RefusedError, Reloader
+from carpd.runtime.unconfirmed_note import UnconfirmedNote
 
 LAN = VirtualHostConfig(
     name="lan", interface="eth1", vhid=1, addresses=(ip_interface("192.0.2.1/24"),), key=b"secret", advbase=0, advskew=1
@@ -35,7 +37,7 @@ SOON, LATE = 0.02, 60.0
 class Made:
     """A daemon that notes what it was changed to, and its reloader."""
 
-    def __init__(self, new: Config | None = NEW, *problems: Problem) -> None:
+    def __init__(self, state_dir: Path, new: Config | None = NEW, *problems: Problem) -> None:
         self.config = OLD
         self.notices = Notices()
         self.told: list[Notice] = []
@@ -46,7 +48,8 @@ class Made:
         self.strangers = False
         self.under_way = 0
         self.loaded = Loaded(new, problems)
-        self.reloader = Reloader(self, lambda: self.loaded)
+        self.note = UnconfirmedNote(state_dir)
+        self.reloader = Reloader(self, lambda running: self.loaded, self.note)
 
     async def change(self, new: Config) -> Sequence[str]:
         if self.refuses:
@@ -85,9 +88,10 @@ def play(story: Callable[[Made], Awaitable[None]], new: Config | None = NEW, *pr
     """Let it happen; the file has this configuration, or only problems."""
 
     async def run() -> Made:
-        made = Made(new, *problems)
-        await story(made)
-        await made.reloader.stop()
+        with TemporaryDirectory() as state_dir:
+            made = Made(Path(state_dir), new, *problems)
+            await story(made)
+            await made.reloader.stop()
         return made
 
     return asyncio.run(run())
@@ -196,6 +200,47 @@ def test_confirmed() -> None:
 
     made = play(story)
     assert made.phases()[-3:] == [("confirmed", None), ("begin", None), ("end", True)]
+
+
+def test_what_is_never_confirmed_is_known_at_the_next_start() -> None:
+    """That daemon ended meanwhile, or took it back: the file has it. Another configuration is none of that."""
+    tried = replace(NEW, tables={"carp": {"lan": {"password": "other"}}})
+
+    def restarted(made: Made, config: Config) -> bool:
+        next_one = Reloader(made, lambda running: made.loaded, made.note)
+        made.config = config
+        next_one.begin()
+        return next_one.never_confirmed
+
+    async def story(made: Made) -> None:
+        for end in (made.reloader.confirm, None):
+            await made.reloader.reload(confirm_s=LATE)
+            if end:
+                end()
+            assert restarted(made, tried) is (end is None)
+            made.config = OLD
+        await made.reloader.stop()
+        assert restarted(made, tried) is True
+        made.reloader.begin()
+        made.reloader.confirm()
+        assert made.reloader.status() == {"unconfirmed_s": None, "never_confirmed": False}
+        assert restarted(made, tried) is False
+
+        made.config = OLD
+        await made.reloader.reload(confirm_s=SOON)
+        await made.goes_back()
+        assert restarted(made, tried) is True
+        made.config = OLD
+        await made.reloader.reload()
+        assert restarted(made, tried) is False
+
+        made.config = OLD
+        await made.reloader.reload(confirm_s=SOON)
+        await made.goes_back()
+        assert restarted(made, OLD) is False
+        assert restarted(made, tried) is False, "it was another one since"
+
+    play(story, tried)
 
 
 def test_not_confirmed() -> None:

@@ -1,6 +1,7 @@
 """`carpctl ifconfig`: what is configured and what it does, shown and set in OpenBSD's words.
 
-What is set so lives until the daemon ends or reads its file again; `--save` writes it into the file, too.
+What is set so lives until the daemon ends or reads its file again. `--save` writes it into the file, which is ours to
+do: the daemon may read its configuration alone.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Show and set virtual hosts and pfsync in the words of OpenBSD's ifconfig. What is set lives until the daemon "
         "ends or reads its configuration again."
     )
-    parser.add_argument("--save", action="store_true", help="write it into the configuration file, too")
+    parser.add_argument(
+        "--save", action="store_true", help="write it into the configuration file, too; without words, all that was set"
+    )
     add_json(parser)
     add_socket(parser)
     parser.add_argument(
@@ -44,36 +47,88 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="INTERFACE is the NAME of a virtual host, or pfsync0; e.g. carp0 create vhid 1 carpdev eth1 192.0.2.1/24, "
         "carp0 advskew 50, carp0 state backup, pfsync0 syncdev eth2 up",
     )
+    parser.set_defaults(wrong_usage=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, or 3 if what was asked for can't be. Raise ControlError."""
+    """0; 8 if a part of it was refused. Raise ControlError."""
     words = args.words if args.group is None else ["-g", *args.group]
-    if len(words) < 2 or (words[0] == "-g" and len(words) == 2):
+    if len(words) > (2 if words[:1] == ["-g"] else 1):
+        return _set(args, words)
+    if not args.save:
         shown = request(args.socket, "ifconfig", words=words)["shown"]
-        print(json.dumps(shown) if args.json else "\n".join(_shown(shown)))
-        return 0
-    answer = request(args.socket, "ifconfig_set", words=words)
-    edits = answer.pop("edits")
-    if args.save and edits:
-        _save(answer["file"], edits)
-    if args.json:
-        print(json.dumps(answer))
+        for line in [json.dumps(shown)] if args.json else _shown(shown):
+            print(line)
+    elif words:
+        args.wrong_usage("--save wants words that set something, or none at all: then it saves all that was set")
     else:
-        for line in (*answer["problems"], *answer["failures"]):
-            print(line, file=sys.stderr)
-        for change in answer["plan"]:
-            print(f"{change['sign']} {change['text']}")
+        _tell_saved(_save(args.socket), json_wanted=args.json)
     return 0
 
 
-def _save(file: str, edits: Sequence[tuple[Sequence[str], Any]]) -> None:
-    from carpd.config.save import SaveError, save
-
+def _set(args: argparse.Namespace, words: Sequence[str]) -> int:
+    """The exit status. Raise ControlError; what was done before is told all the same."""
+    answer = request(args.socket, "ifconfig_set", words=words)
+    paths = answer.pop("paths")
     try:
-        save(file, edits)
+        if args.save:
+            answer["saved"] = _save(args.socket, paths) if paths else None
+    finally:
+        _tell_set(answer, json_wanted=args.json)
+    return Failure.REFUSED.value if answer["failures"] or answer["refused"] else 0
+
+
+def _save(socket: str, paths: Sequence[Sequence[str]] | None = None) -> dict[str, Any]:
+    """Write what was set at these paths into the file; without them, all. What that was. Raise ControlError."""
+    from carpd.config.edits import Edit
+    from carpd.config.save import SaveError, alone, save
+
+    saving = request(socket, "ifconfig_save", paths=paths)
+    try:
+        if saving["edits"]:
+            with alone(saving["file"]):
+                saving = request(socket, "ifconfig_save", paths=paths)  # behind what others have saved meanwhile
+                save(saving["file"], [Edit(tuple(path), value) for path, value in saving["edits"]])
     except SaveError as error:
-        raise ControlError(Failure.REFUSED, f"{error}; what was asked for holds until the daemon ends") from error
+        raise ControlError(Failure.REFUSED, f"{error}; what was set holds until the daemon ends") from error
+    del saving["edits"]
+    return saving
+
+
+def _tell_set(answer: dict[str, Any], *, json_wanted: bool) -> None:
+    """What has changed in the daemon; and what is still not in its file."""
+    if json_wanted:
+        print(json.dumps(answer))
+        return
+    saved = answer.get("saved") or {"problems": [], "left": []}
+    for line in dict.fromkeys((*answer["problems"], *saved["problems"], *answer["failures"])):
+        print(line, file=sys.stderr)
+    _tell_plan(answer["plan"])
+    if answer.get("saved", saved) is None:
+        print("carpctl: state and carpdemote are not saved: they are for now", file=sys.stderr)
+    if saved["left"]:
+        left = ", ".join(saved["left"])
+        print(f"carpctl: not saved: what was set of {left} before; carpctl ifconfig --save saves all", file=sys.stderr)
+    if answer["failures"]:
+        print("carpctl: the kernel refused a part of it, which is tried again", file=sys.stderr)
+    for line in answer["refused"]:
+        print(f"carpctl: {line}", file=sys.stderr)
+
+
+def _tell_saved(saved: dict[str, Any], *, json_wanted: bool) -> None:
+    """What has changed in the file."""
+    if json_wanted:
+        print(json.dumps(saved))
+        return
+    for line in saved["problems"]:
+        print(line, file=sys.stderr)
+    _tell_plan(saved["plan"])
+    print(f"saved in {saved['file']}" if saved["plan"] else f"{saved['file']} has all that was set")
+
+
+def _tell_plan(changes: Iterable[dict[str, Any]]) -> None:
+    for change in changes:
+        print(f"{change['sign']} {change['text']}")
 
 
 def _shown(document: dict[str, Any]) -> Iterator[str]:

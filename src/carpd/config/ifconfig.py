@@ -5,40 +5,41 @@
     carp0 state backup        -g carp carpdemote 10                        orders, which change no table
     pfsync0 syncdev eth2 syncpeer 10.0.0.2 maxupd 64 up                    [pfsync]
 
-What the words mean is decided here; whether the values are good is for the parser, which reads the tables afterwards as
-if they stood in a file. Ref: OpenBSD ifconfig(8), sections CARP, PFSYNC and INET; spec carp §15.1, pfsync §8.
+What the words mean is told in `ifconfig_words`; whether the values are good is for the parser, which reads the tables
+afterwards as if they stood in a file. Ref: OpenBSD ifconfig(8); spec carp §15.1, pfsync §8.
 """
 
 from __future__ import annotations
 
-import copy
-import difflib
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_interface
 from typing import Any
 
+from carpd.config import ifconfig_words
+from carpd.config.edits import Edit, Tables, edited
+from carpd.config.ifconfig_words import (
+    OPENBSD_CARP,
+    OPENBSD_PFSYNC,
+    Order,
+    Refused,
+    SetAddress,
+    SetKeys,
+    Unknown,
+    Vocabulary,
+    statements,
+)
 from carpd.config.keys import CARP_KEYS, PFSYNC_KEYS, Key
+from carpd.config.problems import KeyPath
 from carpd.errors import CarpdError
+from carpd.nearest import hint
 
 PFSYNC = "pfsync0"
 """The only interface of pfsync that there is."""
 
-KeyPath = tuple[str, ...]
-Tables = Mapping[str, Any]
-
 
 class IfconfigError(CarpdError):
     """Words that mean nothing, or can't be had: the message is one line for the user."""
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """A key that is set, with a value of TOML's own types, or deleted (None)."""
-
-    path: KeyPath
-    value: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,28 +68,6 @@ class Request:
     """Without any word to obey: the interface, or "-g GROUP", that is to be shown; "" for all."""
 
 
-def edited(tables: Tables, edits: Sequence[Edit]) -> dict[str, Any]:
-    """The tables with these edits; a table that has lost its last key has gone too."""
-    result = copy.deepcopy(dict(tables))
-    for edit in edits:
-        _set(result, edit.path, edit.value)
-    return result
-
-
-def _set(tables: dict[str, Any], path: KeyPath, value: Any) -> None:
-    name, *rest = path
-    if not rest:
-        if value is None:
-            tables.pop(name, None)
-        else:
-            tables[name] = value
-        return
-    inner = tables.setdefault(name, {})
-    _set(inner, tuple(rest), value)
-    if not inner:
-        del tables[name]
-
-
 def request(words: Sequence[str], tables: Tables, node: str) -> Request:
     """What the words ask of a host named `node` whose configuration has these tables. Raise IfconfigError."""
     if not words:
@@ -113,7 +92,10 @@ def _group(words: Sequence[str]) -> Request:
     signs = {"carpdemote": 1, "-carpdemote": -1}
     if word not in signs or len(values) > 1:
         raise IfconfigError(f"unknown word {' '.join(rest)!r} of a group: carpdemote [N] or -carpdemote [N]")
-    amount = _number(word, values[0]) if values else 1
+    try:
+        amount = ifconfig_words.number(values[0]) if values else 1
+    except ValueError as error:
+        raise IfconfigError(f"{' '.join(rest)}: {error}") from None
     if not 0 <= amount <= 128:
         raise IfconfigError(f"{word} {amount}: a demotion is 0 to 128")
     return Request(orders=[DemotionOrder(group, signs[word] * amount)])
@@ -123,33 +105,32 @@ class _Interface:
     """The words of one interface, obeyed from left to right."""
 
     keys: Mapping[str, Key]
+    vocabulary: Vocabulary
 
     def __init__(self, name: str, tables: Tables, node: str) -> None:
         self.name = name
         self.tables = tables
         self.node = node
         self.result = Request()
-        self.words: deque[str] = deque()
-        self.known: dict[str, Callable[[], None]] = {}
+        self.orders: dict[str, Callable[[str], None]] = {}
+        """What is to be done by those of the vocabulary, with the value of each."""
 
     def obey(self, words: Sequence[str]) -> Request:
-        self.words.extend(words)
-        while self.words:
-            self.word(self.words.popleft())
+        for statement in statements(words, self.vocabulary):
+            match statement:
+                case SetKeys(keys):
+                    for key, value in keys.items():
+                        self.set(key, value)
+                case SetAddress():
+                    self.address(statement)
+                case Order(word, value):
+                    self.orders[word](value)
+                case Refused(said, reason):
+                    raise IfconfigError(f"{self.name}: {said}: {reason}")
+                case Unknown((word, *_)):
+                    near = hint(word, self.vocabulary.known)
+                    raise IfconfigError(f"{self.name}: unknown word {word!r}: {near}")
         return self.result
-
-    def word(self, word: str) -> None:
-        handler = self.known.get(word)
-        if handler is None:
-            near = difflib.get_close_matches(word, self.known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(sorted(self.known))}"
-            raise IfconfigError(f"{self.name}: unknown word {word!r}: {hint}")
-        handler()
-
-    def value(self, word: str) -> str:
-        if not self.words:
-            raise IfconfigError(f"{self.name}: {word} wants a value")
-        return self.words.popleft()
 
     @property
     def path(self) -> KeyPath:
@@ -190,44 +171,56 @@ class _Interface:
         return any(of_hosts)
 
     def edit(self, path: KeyPath, value: Any) -> None:
+        """What was said of it before does not count any more."""
+        self.result.edits = [edit for edit in self.result.edits if edit.path[: len(path)] != path]
         self.result.edits.append(Edit(path, value))
 
-    def up(self) -> None:
-        self.set("up", None)
+    def destroy(self) -> None:
+        """With what single hosts have of it."""
+        *above, name = self.path
+        self.edit(self.path, None)
+        for node, tables in self.tables.get("node", {}).items():
+            for table in above:
+                tables = tables.get(table, {})
+            if name in tables:
+                self.edit(("node", node, *self.path), None)
 
-    def down(self) -> None:
-        self.set("up", False)
+    def address(self, wanted: SetAddress) -> None:
+        new, old = ip_interface(wanted.address), self.get("addresses") or []
+        addresses = [address for address in old if ip_interface(address).ip != new.ip]
+        first = next((address for address in old if ip_interface(address).version == new.version), None)
+        if wanted.remove:
+            if addresses == old:
+                raise IfconfigError(f"{self.name}: it has no address {wanted.address}")
+        elif wanted.alias or first is None:
+            addresses.append(wanted.address)
+        elif first in addresses:
+            addresses[addresses.index(first)] = wanted.address
+        else:  # it is the first one, with another length
+            addresses.insert(old.index(first), wanted.address)
+        self.set("addresses", addresses)
 
 
-_BEHIND_ADDRESS = ("netmask", "prefixlen", "broadcast", "alias", "-alias", "delete")
+def _secret(key: str) -> Callable[[str], SetKeys]:
+    """What begins with a slash is a file that has it: what stands in a command other users can see."""
+
+    def meaning(text: str) -> SetKeys:
+        return SetKeys({key: None, f"{key}_file": text} if text.startswith("/") else {f"{key}_file": None, key: text})
+
+    return meaning
 
 
 class _Carp(_Interface):
     keys = CARP_KEYS
+    vocabulary = Vocabulary({**OPENBSD_CARP.words, "pass": _secret("password")}, has_addresses=True)
 
     def __init__(self, name: str, tables: Tables, node: str) -> None:
         super().__init__(name, tables, node)
-        self.known = {
-            "create": self.create,
-            "destroy": self.destroy,
-            "up": self.up,
-            "down": self.down,
-            "vhid": lambda: self.number("vhid"),
-            "advbase": lambda: self.number("advbase"),
-            "advskew": lambda: self.number("advskew"),
-            "carpdev": lambda: self.set("interface", self.value("carpdev")),
-            "pass": self.password,
-            "group": lambda: self.set("group", self.value("group")),
-            "-group": self.no_group,
-            "carppeer": self.peer,
-            "-carppeer": self.no_peer,
-            "carpnodes": self.nodes,
-            "balancing": self.balancing,
+        self.orders = {
+            "create": lambda _: self.create(),
+            "destroy": lambda _: self.destroy(),
             "state": self.state,
-            "inet": lambda: self.address(self.value("inet")),
-            "inet6": lambda: self.address(self.value("inet6")),
-            "delete": self.delete,
-            "-alias": self.delete,
+            "-group": self.no_group,
         }
 
     @property
@@ -239,170 +232,58 @@ class _Carp(_Interface):
         return self.name in self.now().get("carp", {})
 
     def obey(self, words: Sequence[str]) -> Request:
-        if not self.exists and "create" not in words and "vhid" not in words and "carpnodes" not in words:
+        if not self.exists and not any(word in words for word in ("create", "vhid", "carpnodes")):
             known = [*self.tables.get("carp", {}), PFSYNC]
-            near = difflib.get_close_matches(self.name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)};"
-            raise IfconfigError(f"{self.name}: no such interface: {hint} a new one begins with create")
-        return super().obey(words)
+            what = f"{self.name}: no such interface (a new one begins with create)"
+            raise IfconfigError(f"{what}: {hint(self.name, known)}")
+        super().obey(words)
+        if self.result.edits and self.get("multicast") is False and self.families("addresses") - self.families("peers"):
+            self.set("multicast", None)  # it stays on for the family that has no peer
+        return self.result
 
-    def word(self, word: str) -> None:
-        if word not in self.known and word[:1].isalnum() and ("." in word or ":" in word):
-            self.address(word)
-        else:
-            super().word(word)
+    def families(self, key: str) -> set[int]:
+        return {ip_interface(address).version for address in self.get(key) or ()}
 
     def create(self) -> None:
         if self.exists:
             raise IfconfigError(f"{self.name}: it is there already")
 
-    def destroy(self) -> None:
-        self.edit(self.path, None)
-        for node, tables in self.tables.get("node", {}).items():
-            if self.name in tables.get("carp", {}):
-                self.edit(("node", node, *self.path), None)
-
-    def number(self, word: str) -> None:
-        self.set(word, _number(f"{self.name}: {word}", self.value(word)))
-        self.set("nodes", None)
-        self.set("balancing", None)
-
-    def password(self) -> None:
-        self.set("password_file", None)
-        self.set("password", self.value("pass"))
-
-    def no_group(self) -> None:
-        group = self.value("-group")
+    def no_group(self, group: str) -> None:
         if self.get("group") == group:
             self.set("group", None)
 
-    def peer(self) -> None:
-        peer = _address(f"{self.name}: carppeer", self.value("carppeer"))
-        if ip_address(peer).is_multicast:
-            raise IfconfigError(f"{self.name}: carppeer {peer}: another group than 224.0.0.18 is not supported")
-        self.set("peers", [peer])
-        self.set("multicast", False)
-
-    def no_peer(self) -> None:
-        self.set("peers", None)
-        self.set("multicast", None)
-
-    def nodes(self) -> None:
-        text = self.value("carpnodes")
-        pairs = [pair.partition(":") for pair in text.split(",")]
-        what = f"{self.name}: carpnodes {text}"
-        nodes = {str(_number(what, vhid)): _number(what, advskew) for vhid, colon, advskew in pairs if colon}
-        if len(nodes) != len(pairs):
-            raise IfconfigError(f"{what}: write VHID:ADVSKEW,VHID:ADVSKEW..., each vhid once")
-        for key in ("vhid", "advskew"):
-            self.set(key, None)
-        if len(nodes) == 1:  # one node shares nothing, as in OpenBSD
-            ((vhid, advskew),) = nodes.items()
-            for key, value in (("nodes", None), ("balancing", None), ("vhid", int(vhid)), ("advskew", advskew)):
-                self.set(key, value)
-            return
-        self.set("nodes", None)
-        self.set("nodes", nodes)
-
-    def balancing(self) -> None:
-        mode = self.value("balancing")
-        self.set("balancing", None if mode == "none" else mode)
-
-    def state(self) -> None:
-        state = self.value("state")
+    def state(self, state: str) -> None:
         if state not in ("master", "backup"):
             raise IfconfigError(f"{self.name}: state {state}: must be master or backup")
         self.result.orders.append(StateOrder(self.name, state))
 
-    def address(self, text: str) -> None:
-        """ADDRESS[/LENGTH], and what may follow it: netmask, prefixlen, broadcast, alias, -alias, delete."""
-        address = text
-        alias = remove = False
-        while self.words and self.words[0] in _BEHIND_ADDRESS:
-            word = self.words.popleft()
-            alias, remove = alias or word == "alias", remove or word in ("-alias", "delete")
-            if word in ("netmask", "prefixlen"):
-                address = f"{text.partition('/')[0]}/{_length(f'{self.name}: {word}', self.value(word))}"
-            elif word == "broadcast":
-                self.value(word)  # follows from the length
-        version = _interface(self.name, address)
-        addresses = [a for a in self.get("addresses") or [] if ip_interface(a).ip != ip_interface(address).ip]
-        first = next((n for n, a in enumerate(addresses) if ip_interface(a).version == version), None)
-        if remove:
-            pass
-        elif alias or first is None:
-            addresses.append(address)
-        else:  # without the word alias the first address of the family becomes this one
-            addresses[first] = address
-        self.set("addresses", addresses)
-
-    def delete(self) -> None:
-        address = self.value("delete")
-        _interface(self.name, address)
-        old = self.get("addresses") or []
-        addresses = [a for a in old if ip_interface(a).ip != ip_interface(address).ip]
-        if len(addresses) == len(old):
-            raise IfconfigError(f"{self.name}: it has no address {address}")
-        self.set("addresses", addresses)
-
 
 class _Pfsync(_Interface):
     keys = PFSYNC_KEYS
+    vocabulary = Vocabulary({**OPENBSD_PFSYNC.words, "secret": _secret("secret")}, has_addresses=False)
 
     def __init__(self, name: str, tables: Tables, node: str) -> None:
         super().__init__(name, tables, node)
-        self.known = {
-            "create": lambda: None,
-            "destroy": lambda: self.edit(self.path, None),
-            "up": self.up,
-            "down": self.down,
-            "syncdev": lambda: self.set("syncdev", self.value("syncdev")),
-            "-syncdev": lambda: self.set("syncdev", None),
-            "syncpeer": lambda: self.set("syncpeer", [_address("pfsync0: syncpeer", self.value("syncpeer"))]),
-            "-syncpeer": lambda: self.set("syncpeer", None),
-            "maxupd": lambda: self.set("maxupd", _number("pfsync0: maxupd", self.value("maxupd"))),
-            "defer": self.defer,
-            "-defer": lambda: self.set("defer", None),
+        self.orders = {
+            "create": lambda _: None,
+            "destroy": lambda _: self.destroy(),
+            "defer": lambda _: self.defer(),
         }
 
     @property
     def path(self) -> KeyPath:
         return ("pfsync",)
 
+    def obey(self, words: Sequence[str]) -> Request:
+        result = super().obey(words)
+        begins = "pfsync" not in self.tables and "pfsync" in self.now()
+        if begins and not self.get("secret") and not self.get("secret_file"):
+            how = "secret /etc/carpd/pfsync.key, with the same file on all hosts (head -c 32 /dev/urandom | base64)"
+            raise IfconfigError(f"{self.name}: a new one wants a secret: {how}")
+        return result
+
     def defer(self) -> None:
         """On the interfaces of all virtual hosts: those that connections leave by."""
         hosts = self.now().get("carp", {})
         interfaces = (_Carp(name, self.now(), self.node).get("interface") for name in hosts)
         self.set("defer", sorted({interface for interface in interfaces if interface}))
-
-
-def _number(what: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise IfconfigError(f"{what} {text}: wants a number") from None
-
-
-def _address(what: str, text: str) -> str:
-    try:
-        return str(ip_address(text))
-    except ValueError:
-        raise IfconfigError(f"{what} {text}: wants an address") from None
-
-
-def _interface(name: str, text: str) -> int:
-    """The IP version of ADDRESS[/LENGTH]."""
-    try:
-        return ip_interface(text).version
-    except ValueError:
-        raise IfconfigError(f"{name}: {text}: wants an address, such as 192.0.2.1/24") from None
-
-
-def _length(what: str, text: str) -> str:
-    """A prefix length from itself, or from a netmask: dotted, or as 0xffffff00."""
-    try:
-        if text.lower().startswith("0x"):
-            text = str(ip_address(int(text, 16)))
-        return str(ip_interface(f"0.0.0.0/{text}").network.prefixlen) if "." in text else str(int(text))
-    except ValueError:
-        raise IfconfigError(f"{what} {text}: wants a netmask") from None

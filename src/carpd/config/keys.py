@@ -201,6 +201,7 @@ PFSYNC_KEYS = _keys_of(
         values.file_name,
         "a file of 1 to 8 secrets, one a line, of 16 to 256 characters: the first seals, all open",
     ),
+    Key("secret", values.text, "the one secret itself, for a configuration that only carpd can read", secret=True),
     Key("port", values.integer("a port", 1, 65535), "the UDP port of the sealed transport, 1 to 65535", shared=True),
     Key(
         "maxupd",

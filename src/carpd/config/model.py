@@ -259,7 +259,7 @@ class PfsyncConfig:
     secrets: tuple[bytes, ...] = field(default=(), repr=False)
     """Sealed: 1 to 8 of 16 to 256 bytes. The first seals, all open."""
     secret_file: str | None = None
-    """Where they were read, as a path that can be opened; None if plain."""
+    """Where they were read, as a path that can be opened; None if in no file of their own."""
     port: int = 5240
     """Sealed: the UDP port, of sender and receiver."""
     maxupd: int = 128
@@ -346,10 +346,15 @@ class Config:
 
     node: str
     virtual_hosts: tuple[VirtualHostConfig, ...]
-    """Empty only beside `pfsync`: state synchronisation without CARP."""
+    """Empty: there is nothing to do yet; or beside `pfsync`, state synchronisation without CARP."""
     pfsync: PfsyncConfig | None = None
     control: ControlConfig = ControlConfig()
     metrics: MetricsConfig | None = None
     hooks: tuple[HookConfig, ...] = ()
     tables: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """What all of this was made of: the values of the file, as TOML has them, passwords included."""
+    set_since: tuple[tuple[str, ...], ...] = field(default=(), repr=False, compare=False)
+    """Paths in `tables` that `carpctl ifconfig` has set, or deleted, since the file was read."""
+    in_file: tuple[Mapping[str, Any], ...] = field(default=(), repr=False, compare=False)
+    """What the file may have there, unless somebody has edited it: what it had when it was read or last compared, and
+    what was to be saved in it. Empty: nothing was set, and it had `tables`."""

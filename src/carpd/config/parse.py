@@ -14,7 +14,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from carpd.config.model import (
 from carpd.config.operation_rules import HOOK_RULES, check_accounts, check_hooks, check_listen, check_programs
 from carpd.config.password import check_password, read_password
 from carpd.config.pfsync_rules import PFSYNC_RULES, check_link, other_nodes
-from carpd.config.private_file import readable_by_others
+from carpd.config.private_file import read_regular_file, readable_by_others
 from carpd.config.problems import Problem, Problems, dotted
 from carpd.config.rules import (
     HOST_RULES,
@@ -54,13 +54,17 @@ from carpd.config.rules import (
     master_down_ns,
     nodes_of,
 )
-from carpd.config.secret_file import read_secrets
+from carpd.config.secret_file import check_secret, read_secrets
 from carpd.config.settings import Document, NodeSettings, Settings
+
+_FILE_LIMIT = 4 << 20
+"""Bytes: ten times what a thousand virtual hosts need."""
 
 _ADVSKEW_DEMOTION_FACTOR = 240
 """Where advskew carries the demotion, one step must be more than any advskew. Ref: spec carp §10.2."""
 
-_NOT_OF_THE_MODEL = ("up", "vhid", "advskew", "nodes", "balancing", "password", "password_file")
+_NOT_OF_A_HOST = ("up", "vhid", "advskew", "nodes", "balancing", "password", "password_file")
+_NOT_OF_PFSYNC = ("up", "syncpeer", "secret_file", "secret", "ignore")
 """Keys that are not passed on as they are."""
 
 _TOML_PLACE = re.compile(r" \((?:at line (?P<line>\d+), column \d+|at end of document)\)$")
@@ -74,6 +78,8 @@ class Loaded:
     config: Config | None
     """None if one of the problems is an error."""
     problems: tuple[Problem, ...]
+    is_blank: bool = False
+    """Whether there is nothing in the file, not even a comment."""
 
 
 def load(path: Path, node: str | None = None, own_addresses: OwnAddresses | None = None) -> Loaded:
@@ -85,19 +91,34 @@ def load(path: Path, node: str | None = None, own_addresses: OwnAddresses | None
     node = node or os.uname().nodename.partition(".")[0]
     problems = Problems(path)
     try:
-        data, mode = path.read_bytes(), path.stat().st_mode
+        data, mode = read_regular_file(path, _FILE_LIMIT + 1)
     except OSError as error:
         problems.error((), f"can't be read: {error.strerror}")
+        return Loaded(None, problems.in_order())
+    if len(data) > _FILE_LIMIT:
+        problems.error((), f"has more than {_FILE_LIMIT} bytes: it is no configuration")
         return Loaded(None, problems.in_order())
     table = _toml(data, problems)
     if table is None:
         return Loaded(None, problems.in_order())
-    return _load(table, node, path, problems, readable=readable_by_others(mode), own_addresses=own_addresses)
+    loaded = _load(table, node, path, problems, readable=readable_by_others(mode), own_addresses=own_addresses)
+    return replace(loaded, is_blank=not data.strip())
 
 
-def load_tables(tables: Mapping[str, Any], path: Path, node: str, own_addresses: OwnAddresses | None = None) -> Loaded:
-    """Likewise of values that are in no file: files that they name are looked for beside `path`."""
-    return _load(tables, node, path, Problems(path), readable=False, own_addresses=own_addresses)
+def load_tables(
+    tables: Mapping[str, Any],
+    path: Path,
+    node: str,
+    own_addresses: OwnAddresses | None = None,
+    *,
+    to_be_saved: bool = False,
+) -> Loaded:
+    """Likewise of values that are in no file: files that they name are looked for beside `path`.
+
+    If they are to be saved there it matters who can read it. Raise OSError if it is not there.
+    """
+    readable = to_be_saved and readable_by_others(path.stat().st_mode)
+    return _load(tables, node, path, Problems(path), readable=readable, own_addresses=own_addresses)
 
 
 def _load(
@@ -162,6 +183,7 @@ def _check(
             check_password(host, readable, problems)
         if settings.pfsync is not None:
             check_rules(settings.pfsync, PFSYNC_RULES, problems)
+            check_secret(settings.pfsync, readable, problems)
             check_link(settings.pfsync, settings.hosts, problems)
         if settings.metrics is not None:
             check_listen(settings.metrics, settings.hosts, problems)
@@ -195,7 +217,7 @@ def _toml(data: bytes, problems: Problems) -> dict[str, Any] | None:
 
 def _virtual_hosts(host: Settings, key: bytes, others: Iterable[Settings]) -> Iterator[VirtualHostConfig]:
     """The model's form of settings without an error, one for each node; `others` are those of the other hosts."""
-    values = {name: host[name] for name in CARP_KEYS if name not in _NOT_OF_THE_MODEL}
+    values = {name: host[name] for name in CARP_KEYS if name not in _NOT_OF_A_HOST}
     if host["demotion"] is not DemotionMode.COUNTER:
         for factor in ("ifdown_demotion_factor", "senderr_demotion_factor"):
             if host.get(factor) is None:
@@ -231,7 +253,7 @@ def _pfsync(node: NodeSettings, directory: Path, own: OwnAddresses, problems: Pr
     secrets = read_secrets(pfsync, directory, problems)
     if problems.errors:
         return None
-    values = {name: pfsync[name] for name in PFSYNC_KEYS if name not in ("up", "syncpeer", "secret_file", "ignore")}
+    values = {name: pfsync[name] for name in PFSYNC_KEYS if name not in _NOT_OF_PFSYNC}
     if pfsync.get("carp_demotion_factor") is None and any(host["demotion"].in_advskew for host in node.hosts):
         values["carp_demotion_factor"] = _ADVSKEW_DEMOTION_FACTOR
     if pfsync["secret_file"] is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from carpd.config.private_file import read_private_file
+from carpd.config.private_file import check_private_value, read_private_file
 from carpd.config.problems import Problems, Severity
 from carpd.config.settings import Settings
 from carpd.wire.carp_auth import PASSWORD_LIMIT
@@ -12,14 +12,7 @@ from carpd.wire.carp_auth import PASSWORD_LIMIT
 
 def check_password(host: Settings, readable: bool, problems: Problems) -> None:
     """Check what stands in the configuration; `readable`: others may read that."""
-    setting = host.get("password")
-    if setting is None or setting.refused:
-        return
-    if fault := _fault(setting.value.encode()):
-        problems.error(setting.path, fault)
-    if readable:
-        message = "others can read this file: take that permission from them, or use password_file"
-        problems.add(Severity.WARNING, setting.path, message)
+    check_private_value(host, "password", _fault, Severity.WARNING if readable else None, problems)
 
 
 def read_password(host: Settings, directory: Path, problems: Problems) -> bytes:

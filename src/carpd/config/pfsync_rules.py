@@ -13,26 +13,36 @@ from carpd.config.settings import Settings
 PFSYNC_RULES = (
     Rule(
         Severity.ERROR,
-        ("version", "transport", "secret_file"),
+        ("version", "transport", "secret_file", "secret"),
         lambda pfsync: pfsync["version"] is not Version.LINUX and pfsync["transport"] is Transport.SEALED,
-        'the BSDs have no sealed transport: set transport = "plain", without a secret_file, on a link for this alone',
+        'the BSDs have no sealed transport: set transport = "plain", without a secret, on a link for this alone',
     ),
     Rule(
         Severity.ERROR,
-        ("transport", "secret_file", "version"),
+        ("transport", "secret_file", "secret", "version"),
         lambda pfsync: (
             pfsync["version"] is Version.LINUX
             and pfsync["transport"] is Transport.SEALED
             and pfsync["secret_file"] is None
+            and pfsync["secret"] is None
         ),
         'there is no secret: set secret_file = "/etc/carpd/pfsync.key" for the sealed transport, or transport = '
         '"plain", with which whoever is on the link can open the firewall',
     ),
     Rule(
         Severity.ERROR,
-        ("transport", "secret_file"),
-        lambda pfsync: pfsync["transport"] is Transport.PLAIN and pfsync["secret_file"] is not None,
-        "the plain transport has no use for a secret_file: keep one of the two, the secret_file to be safe on any link",
+        ("transport", "secret_file", "secret"),
+        lambda pfsync: (
+            pfsync["transport"] is Transport.PLAIN
+            and (pfsync["secret_file"] is not None or pfsync["secret"] is not None)
+        ),
+        "the plain transport has no use for a secret: keep one of the two, the secret to be safe on any link",
+    ),
+    Rule(
+        Severity.ERROR,
+        ("secret", "secret_file"),
+        lambda pfsync: pfsync["secret"] is not None and pfsync["secret_file"] is not None,
+        "there is also a secret_file: keep one of the two",
     ),
     Rule(
         Severity.WARNING,

@@ -41,6 +41,10 @@ class Change:
     def __str__(self) -> str:
         return f"{self.sign.value} {self.text}"
 
+    def document(self) -> dict[str, Any]:
+        """As JSON's own types."""
+        return {"sign": self.sign.value, "text": self.text, "disruptive": self.disruptive}
+
 
 def plan(old: Config, new: Config) -> tuple[Change, ...]:
     """What changes, in the order of the file; nothing if they are equal."""

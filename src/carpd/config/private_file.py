@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from carpd.config.problems import Problems, Severity
-from carpd.config.settings import Setting
+from carpd.config.settings import Setting, Settings
+
+_OPEN = "others can read this file: take that permission from them (chmod o-r)"
+
+
+def check_private_value(
+    table: Settings, key: str, fault: Callable[[bytes], str | None], readable: Severity | None, problems: Problems
+) -> None:
+    """Check what stands in the configuration itself. `fault` is what is wrong with it, if anything.
+
+    `readable` is how bad it is that others may read the configuration; None: they can't.
+    """
+    setting = table.get(key)
+    if setting is None or setting.refused:
+        return
+    if reason := fault(setting.value.encode()):
+        problems.error(setting.path, reason)
+    if readable:
+        problems.add(readable, setting.path, f"{_OPEN}, or use {key}_file")
 
 
 def read_private_file(
@@ -18,20 +39,23 @@ def read_private_file(
     """
     file: Path = directory / setting.value
     try:
-        mode = file.stat().st_mode
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for a writer
-            problems.error(setting.path, "is no regular file", setting.raw)
-            return None
-        with file.open("rb") as stream:
-            content = stream.read(limit)
+        content, mode = read_regular_file(file, limit)
     except (OSError, ValueError) as error:  # ValueError: a name that the system can't even express
         reason = error.strerror if isinstance(error, OSError) else str(error)
         problems.error(setting.path, f"can't be read: {reason}", setting.raw)
         return None
     if readable_by_others(mode):
-        message = "others can read this file: take that permission from them (chmod o-r)"
-        problems.add(readable, setting.path, message, setting.raw)
+        problems.add(readable, setting.path, _OPEN, setting.raw)
     return content
+
+
+def read_regular_file(path: Path, limit: int) -> tuple[bytes, int]:
+    """The first `limit` bytes of a file, and its mode. A pipe is refused: it would be waited for. Raise OSError."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file.read(limit), mode
 
 
 def readable_by_others(mode: int) -> bool:

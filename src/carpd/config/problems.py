@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-import difflib
 import enum
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from carpd.nearest import hint
 
 KeyPath = tuple[str, ...]
 """Where a key or table is in the document: ("carp", "lan", "vhid")."""
@@ -80,8 +81,8 @@ class Problems:
 
     def unknown(self, path: KeyPath, value: object, known: Iterable[str], what: str) -> None:
         """A name that nobody knows. A string is not shown: it may be the password of a misspelt key."""
-        hint = nearest(path[-1], tuple(known))
-        self.error(path, f"unknown {what}: {hint}", None if isinstance(value, str | dict) else value)
+        message = f"unknown {what}: {nearest(path[-1], known)}"
+        self.error(path, message, None if isinstance(value, str | dict) else value)
 
     def add(self, severity: Severity, path: KeyPath, message: str, value: object = None, line: int = 0) -> None:
         """TOML has no null: a value of None is none to be shown."""
@@ -122,9 +123,6 @@ def kind(value: object) -> str:
     return next(name for python, name in _KINDS if isinstance(value, python))
 
 
-def nearest(name: str, known: tuple[str, ...]) -> str:
-    """The hint for an unknown name: the known one that looks like it, or all of them."""
-    if not known:
-        return "there is none"
-    alike = difflib.get_close_matches(name.casefold().replace("-", "_"), known, n=1)
-    return f"did you mean {dotted((alike[0],))}?" if alike else "known are " + ", ".join(dotted((k,)) for k in known)
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The hint for an unknown name, with the names as TOML spells them."""
+    return hint(dotted((name,)), (dotted((each,)) for each in known))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-from carpd.config.model import MacMode
+from carpd.config.model import DEVICE_PREFIX, MacMode
 from carpd.config.problems import KeyPath, Problems, Severity, dotted
 from carpd.config.settings import Settings
 from carpd.config.values import NODES_FORM, Node
@@ -23,6 +23,8 @@ OwnAddresses = Mapping[str, Collection[IPv4Address | IPv6Address]]
 
 SettingsByNode = Mapping[str, Sequence[Settings]]
 """The virtual hosts as each node would use them, by the node's name as it is to be printed."""
+
+_LOOPBACK = "lo"
 
 BOW_OUT_ADVBASE = 86
 """From here on three intervals are longer than a bow-out's 255/255, and a backup ignores it. Ref: spec carp §11.3."""
@@ -40,6 +42,18 @@ class Rule:
 
 
 HOST_RULES = (
+    Rule(
+        Severity.ERROR,
+        ("interface",),
+        lambda host: host["interface"] == _LOOPBACK,
+        "no other host is on the loopback interface: name that of the link that the hosts share",
+    ),
+    Rule(
+        Severity.ERROR,
+        ("interface",),
+        lambda host: host["interface"].startswith(DEVICE_PREFIX),
+        f"interfaces called {DEVICE_PREFIX}NAME are carpd's own devices: name the one that they are to be on",
+    ),
     Rule(
         Severity.ERROR,
         ("addresses",),

@@ -1,4 +1,4 @@
-"""The secrets of pfsync's sealed transport.
+"""The secrets of pfsync's sealed transport: from their file, or one from the configuration.
 
 One a line: the first seals what this node sends, all open what it receives. So a secret is changed without a gap: add
 the new one below the old on every node, then move it to the top on every node, then remove the old.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from carpd.config.private_file import read_private_file
+from carpd.config.private_file import check_private_value, read_private_file
 from carpd.config.problems import Problems, Severity
 from carpd.config.settings import Settings
 
@@ -22,11 +22,18 @@ _FILE_LIMIT = 1 << 16
 """Bytes. What is longer is another file."""
 
 
+def check_secret(pfsync: Settings, readable: bool, problems: Problems) -> None:
+    """Check one that stands in the configuration; `readable`: others may read that."""
+    check_private_value(pfsync, "secret", _fault, Severity.ERROR if readable else None, problems)
+
+
 def read_secrets(pfsync: Settings, directory: Path, problems: Problems) -> tuple[bytes, ...]:
     """In the order of the file; blank lines and those that begin with # are none. A relative name is below `directory`.
 
     Problems name the line in that file and never say what is on it.
     """
+    if pfsync["secret"] is not None:
+        return (str(pfsync["secret"]).encode(),)
     setting = pfsync.get("secret_file")
     if setting is None or setting.refused:
         return ()

@@ -8,12 +8,12 @@ from typing import Any
 
 from carpd.config.keys import CARP_KEYS, CONTROL_KEYS, HOOK_KEYS, METRICS_KEYS, PFSYNC_KEYS, Key
 from carpd.config.model import NAME_LIMIT
-from carpd.config.problems import KeyPath, Problems, dotted, kind
+from carpd.config.problems import KeyPath, Problems, Severity, dotted, kind
 from carpd.config.values import short_name
 
 _NOTHING_TO_DO = (
-    'there is no virtual host: write at least [carp.lan] and, below it, interface = "eth1", vhid = 1, '
-    'addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"; or [pfsync], for the state table alone'
+    'no virtual host is configured: write at least [carp.lan] and, below it, interface = "eth1", vhid = 1, '
+    'addresses = ["192.0.2.1/24"] and password_file = "/etc/carpd/password"; or use carpctl ifconfig'
 )
 
 _NODE_FORM = "such as [node.NODE.carp.NAME]"
@@ -155,7 +155,7 @@ class Document:
         forms = {name: sort.form for name, sort in _SORTS.items()} | {"node": _NODE_FORM}
         tables = dict(_tables(document, (), forms, problems))
         if document.get("carp", {}) == {} and "pfsync" not in document:
-            problems.error(("carp",), _NOTHING_TO_DO)
+            problems.add(Severity.WARNING, ("carp",), _NOTHING_TO_DO)
         for path, sort, table in _tables_of_keys(tables, (), problems):
             _check_name(path, sort, problems)
             self._common[path] = _read(table, path, sort.keys, problems)

@@ -8,12 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from carpd.config.model import Config
 from carpd.config.parse import Loaded, load, load_tables
 from carpd.config.problems import Problem, Severity
 from carpd.errors import CarpdError
 from carpd.linux import privileges
 from carpd.runtime.logs import LOG
 from carpd.runtime.preparation import own_addresses_by_interface
+
+_NO_PFSYNC = "there is no [pfsync]: write at least syncdev and secret_file below it"
+_PFSYNC_ALONE = (
+    "without a virtual host this host is master of nothing, and tells its peers of no connection: configure one, or "
+    "run pfsyncd for state synchronisation alone"
+)
 
 _LEVELS = {Severity.ERROR: logging.ERROR, Severity.WARNING: logging.WARNING}
 
@@ -30,38 +37,44 @@ class ConfigurationFile:
 
     def read(self) -> Loaded:
         """Raise CarpdError if the file is good, but this process lacks the capabilities for it."""
-        loaded = load(self.path, self.node, own_addresses_by_interface())
-        config = loaded.config
+        return self._suited(load(self.path, self.node, own_addresses_by_interface()))
+
+    def read_again(self, running: Config) -> Loaded:
+        """Likewise, while this runs: what a full disk or an editor has emptied is not meant so. Raise CarpdError."""
+        loaded = self.read()
+        if loaded.is_blank and running.virtual_hosts and any(running.in_file or (running.tables,)):
+            raise CarpdError(f"{self.path} is empty: if no virtual host is to be left, write a comment into it")
+        return loaded
+
+    def with_tables(self, tables: Mapping[str, Any], node: str, *, to_be_saved: bool = False) -> Loaded:
+        """What it would be if it had these values; `to_be_saved`: whoever can read the file will. Raise CarpdError."""
+        loaded = load_tables(tables, self.path, node, own_addresses_by_interface(), to_be_saved=to_be_saved)
+        return self._suited(loaded)
+
+    def _suited(self, loaded: Loaded) -> Loaded:
+        """Whether this daemon can do what it says. Raise CarpdError."""
+        config, problems = loaded.config, loaded.problems
         if config is None:
             return loaded
         if self.pfsync_alone:
             config = replace(config, virtual_hosts=())
             if config.pfsync is None:
-                return self._without("pfsync", "there is no [pfsync]: write at least syncdev and secret_file below it")
-        if not self.pfsync_alone and not config.virtual_hosts:
-            return self._without("carp", "there is no [carp.NAME]: for state synchronisation alone run pfsyncd")
-        return self._able(replace(loaded, config=config))
-
-    @staticmethod
-    def _able(loaded: Loaded) -> Loaded:
-        hosts = loaded.config.virtual_hosts if loaded.config else ()
-        missing = privileges.missing_capabilities(bpf=any(host.balancing for host in hosts))
-        if loaded.config and missing:
+                return replace(loaded, config=None, problems=(self._problem(Severity.ERROR, _NO_PFSYNC),))
+        elif config.pfsync and not config.virtual_hosts:
+            problems = (*problems, self._problem(Severity.WARNING, _PFSYNC_ALONE))
+        missing = privileges.missing_capabilities(bpf=any(host.balancing for host in config.virtual_hosts))
+        if missing:
             what = ", ".join(missing)
             raise CarpdError(f"missing capabilities: {what}: be root, or let the service manager grant them")
-        return loaded
-
-    def with_tables(self, tables: Mapping[str, Any], node: str) -> Loaded:
-        """What it would be if it had these values. All virtual hosts may be down. Raise CarpdError."""
-        return self._able(load_tables(tables, self.path, node, own_addresses_by_interface()))
+        return replace(loaded, config=config, problems=problems)
 
     def of(self, node: str) -> ConfigurationFile:
         """The same, as this node reads it."""
         return replace(self, node=node)
 
-    def _without(self, key: str, message: str) -> Loaded:
-        problem = Problem(severity=Severity.ERROR, file=self.path, line=0, key=key, value="", message=message)
-        return Loaded(None, (problem,))
+    def _problem(self, severity: Severity, message: str) -> Problem:
+        """Of [pfsync]."""
+        return Problem(severity=severity, file=self.path, line=0, key="pfsync", value="", message=message)
 
 
 def log(problems: Iterable[Problem]) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from carpd.config import ifconfig
-from carpd.config.ifconfig import DemotionOrder, Edit, IfconfigError, StateOrder
+from carpd.config.edits import Edit, Tables, edited, strange, unmade
+from carpd.config.ifconfig import DemotionOrder, IfconfigError, StateOrder
 from carpd.config.model import Config
-from carpd.control.nearest import hint
+from carpd.config.plan import plan
+from carpd.config.problems import KeyPath, dotted
 from carpd.control.protocol import ControlError, Failure
 from carpd.control.server import Access, Command
 from carpd.errors import CarpdError
+from carpd.nearest import hint
+from carpd.runtime.background import in_background
 from carpd.runtime.configuration import ConfigurationFile
-from carpd.runtime.reload import BadConfigurationError, usable
+from carpd.runtime.reload import BadConfigurationError, RefusedError, usable
 
 if TYPE_CHECKING:
     from carpd.runtime.commands import Commands
@@ -38,6 +42,7 @@ class Ifconfig:
         return {
             "ifconfig": Command(Access.READ, self.show),
             "ifconfig_set": Command(Access.CHANGE, self.set),
+            "ifconfig_save": Command(Access.SECRETS, self.save),
         }
 
     async def show(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -48,30 +53,94 @@ class Ifconfig:
         return {"shown": await self._shown(asked.shown)}
 
     async def set(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Obey the words. The answer has what has changed, and the edits that would save it."""
+        """Obey the words, of which keys come before orders: what these set stays, whatever becomes of the orders.
+
+        The answer has what has changed, in `refused` the orders that could not be done, a line each, and the paths of
+        keys that `save` can be asked for.
+        """
         asked = self._asked(request)
         if asked.shown is not None:
             raise ControlError(Failure.BAD_REQUEST, "these words set nothing")
-        document: dict[str, Any] = {"plan": [], "problems": [], "failures": []}
+        document: dict[str, Any] = {"plan": [], "problems": [], "failures": [], "refused": [], "paths": []}
         if asked.edits:
-            document |= await self._apply(asked.edits, " ".join(("ifconfig", *request["words"][:1])))
+            document |= await self._apply(request["words"])
         for order in asked.orders:
-            await self._order(order)
-        edits = [[list(edit.path), edit.value] for edit in asked.edits]
-        return {**document, "file": str(self._file.path), "edits": edits}
+            try:
+                await self._order(order)
+            except ControlError as error:
+                if not asked.edits:
+                    raise
+                document["refused"].append(str(error))
+        return document
 
-    async def _apply(self, edits: Sequence[Edit], what: str) -> dict[str, Any]:
+    async def _apply(self, words: Sequence[str]) -> dict[str, Any]:
+        paths: list[KeyPath] = []
+
         async def wanted() -> tuple[Config, Sequence[str]]:
-            config = self._supervisor.config
-            tables = ifconfig.edited(config.tables, edits)
-            return usable(await asyncio.to_thread(self._file.with_tables, tables, config.node))
+            config = self._supervisor.config  # others may have changed it before it was our turn
+            edits = ifconfig.request(words, config.tables, config.node).edits
+            paths.extend(edit.path for edit in edits)
+            tables = edited(config.tables, edits)
+            new, problems = usable(await in_background(self._file.with_tables, tables, config.node))
+            since = tuple(dict.fromkeys((*config.set_since, *paths)))
+            return replace(new, set_since=since, in_file=config.in_file or (config.tables,)), problems
 
         try:
-            return (await self._supervisor.reloader.go_over_to(wanted, what)).document()
+            outcome = await self._supervisor.reloader.go_over_to(wanted, " ".join(("ifconfig", *words[:1])))
+            return {**outcome.document(), "paths": [list(path) for path in paths]}
         except BadConfigurationError as error:
             raise ControlError(Failure.CONFIGURATION, str(error)) from error
         except CarpdError as error:
             raise ControlError(Failure.REFUSED, f"nothing was changed: {error}") from error
+
+    async def save(self, request: dict[str, Any]) -> dict[str, Any]:
+        """How the file is to be edited to have what was set since it was read; with `paths`, at these alone.
+
+        Whoever asks writes it: the daemon can't. The answer has what changes in the file, a line each, and in `left`
+        the interfaces of which it will still not have all.
+        """
+        paths = _paths(request.get("paths"))
+        try:
+            async with self._supervisor.reloader.turn:
+                config = self._supervisor.config
+                wanted = config.set_since if paths is None else [path for path in config.set_since if path in paths]
+                saving, in_file = await in_background(self._saving, config, wanted)
+                self._supervisor.config = replace(config, in_file=in_file)
+            return saving
+        except BadConfigurationError as error:
+            raise ControlError(Failure.CONFIGURATION, str(error)) from error
+        except (CarpdError, OSError) as error:
+            raise ControlError(Failure.REFUSED, f"nothing was saved: {error}") from error
+
+    def _saving(self, config: Config, wanted: Sequence[KeyPath]) -> tuple[dict[str, Any], tuple[Tables, ...]]:
+        """The answer, and what the file may have then: it is not for us to know what becomes of it.
+
+        Raise CarpdError, OSError.
+        """
+        file, _ = usable(self._file.of(config.node).read())
+        by_hand = strange(config.set_since, file.tables, (*config.in_file, config.tables))
+        if lost := [path for path in wanted if path in by_hand]:
+            what = f"{self._file.path} was edited after it was read, at {', '.join(map(dotted, lost))}"
+            raise RefusedError(f"{what}: say carpctl reload, which reads that, and then the words again")
+        edits = unmade(wanted, file.tables, config.tables)
+        tables = edited(file.tables, edits)
+        left = unmade(config.set_since, tables, config.tables)
+        try:
+            saved, problems = usable(self._file.with_tables(tables, config.node, to_be_saved=True))
+        except BadConfigurationError:
+            if left and self._file.with_tables(edited(tables, left), config.node, to_be_saved=True).config:
+                why = f"it makes no sense without what was set of {', '.join(_interfaces(left))} before"
+                raise RefusedError(f"{why}: carpctl ifconfig --save saves all") from None
+            raise
+        saving = {
+            "file": str(self._file.path),
+            "edits": [[list(edit.path), edit.value] for edit in edits],
+            "plan": [change.document() for change in plan(file, saved)],
+            "problems": [*problems],
+            "left": _interfaces(left),
+        }
+        seen = [path for path in config.set_since if path not in by_hand]
+        return saving, _may_have(config, seen, wanted, file.tables, tables)
 
     def _asked(self, request: dict[str, Any]) -> ifconfig.Request:
         words = request.get("words")
@@ -158,3 +227,32 @@ class Ifconfig:
             "maxupd": config.maxupd,
             "defer": bool(config.defer),
         }
+
+
+def _paths(answered: Any) -> list[KeyPath] | None:
+    """What `set` has answered; None: nothing in particular. Raise ControlError."""
+    if answered is None:
+        return None
+    paths = answered if isinstance(answered, list) else []
+    if not paths or not all(isinstance(path, list) and all(isinstance(name, str) for name in path) for path in paths):
+        raise ControlError(Failure.BAD_REQUEST, "paths: wants a list of [KEY, ...], as ifconfig_set answers")
+    return [tuple(path) for path in paths]
+
+
+def _may_have(
+    config: Config, seen: Sequence[KeyPath], wanted: Sequence[KeyPath], file: Tables, saved: Tables
+) -> tuple[Tables, ...]:
+    """Of a file that was compared at these paths, and is to be as `saved` where it was wanted. Ref: Config.in_file"""
+    if not config.in_file:
+        return ()
+    compared, to_be_saved = config.in_file[0], config.in_file[-1]
+    return (
+        edited(compared, unmade(seen, compared, file)),
+        edited(to_be_saved, unmade(wanted, to_be_saved, saved)),
+    )
+
+
+def _interfaces(edits: Iterable[Edit]) -> list[str]:
+    """What ifconfig calls that which they are of."""
+    tables = (edit.path[2:] if edit.path[0] == "node" else edit.path for edit in edits)
+    return list(dict.fromkeys(ifconfig.PFSYNC if table[0] == "pfsync" else table[1] for table in tables))

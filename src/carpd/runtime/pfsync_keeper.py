@@ -11,12 +11,14 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from carpd.config.model import PfsyncConfig
 from carpd.config.plan import needs_restart
-from carpd.errors import SystemCallError
+from carpd.errors import CarpdError, SystemCallError
 from carpd.linux import defer, sysctls
+from carpd.linux.sysctls import SysctlJournal
 from carpd.pfsync.effects import BulkUpdateChanged
 from carpd.pfsync.events import RoleChanged
 from carpd.runtime.child_process import ChildProcess, how_it_ended
@@ -37,14 +39,20 @@ RESTART_DELAY_LIMIT_S = 30.0
 """Between two starts of a pfsyncd that does not live long; doubled each time, up to the limit."""
 STOP_LIMIT_S = 2.0
 
+JOURNAL = "pfsync-sysctls.json"
+"""In the state directory: a pfsyncd that somebody kills may be followed by a carpd, and the other way round."""
+
 _EVENTS = ("netfilter", "nf_conntrack_events")
 
 
 class PfsyncKeeper:
     """`demote` is called with a reason and an amount, 0 when it is over."""
 
-    def __init__(self, config: PfsyncConfig, demote: Callable[[str, int], None], notices: Notices) -> None:
+    def __init__(
+        self, config: PfsyncConfig, state_dir: Path, demote: Callable[[str, int], None], notices: Notices
+    ) -> None:
         """Raise CarpdError if somebody else synchronises states here."""
+        self._settings = SysctlJournal(state_dir / JOURNAL)
         self._claim = Claim(PFSYNCD)
         self._config = config
         self._demote = demote
@@ -59,8 +67,6 @@ class PfsyncKeeper:
         """Why states of the peers may be missing here: NOT_RUNNING, BULK_UPDATE."""
         self._leaving = False
         self._ended = asyncio.Event()
-        self._found: str | None = None
-        """The setting of conntrack events that we found, if we changed it."""
 
     def start(self, *, carrying: bool) -> None:
         """Start it. Until its bulk update is done every group is demoted, but for a host that carries traffic already.
@@ -69,6 +75,8 @@ class PfsyncKeeper:
         """
         self._carrying = carrying
         self._enable_events()
+        if not self._config.defer:  # one that was killed may have marked packets
+            self._remove_table()
         self._lacks(BULK_UPDATE, not carrying)
         self._start()
 
@@ -201,7 +209,7 @@ class PfsyncKeeper:
                 transport = self._config.transport.value
                 self._publish("link", True, f"pfsync: synchronising on {self._config.syncdev} ({transport})")
             else:
-                self._publish("link", False, fact.reason, logging.WARNING)
+                self._publish("link", False, f"pfsync: {fact.reason}", logging.WARNING)
             self._demote(LINK_DOWN, 0 if fact.up else LINK_DEMOTION)
 
     def _publish(self, part: str, ok: bool, text: str, level: int = logging.INFO) -> None:
@@ -217,22 +225,33 @@ class PfsyncKeeper:
 
     def _enable_events(self) -> None:
         """Without events of every connection there is nothing to be told."""
-        now = sysctls.read(*_EVENTS)
-        if now == "1":
-            return
-        if now is None:
+        if sysctls.read(*_EVENTS) is None:
             LOG.error("pfsync: this kernel has no connection tracking events (nf_conntrack_events)")
             return
         try:
-            sysctls.write("1", *_EVENTS)
+            self._settings.set("1", *_EVENTS)
         except SystemCallError as error:
             LOG.error("pfsync: %s: no events, nothing is synchronised: set net.netfilter.nf_conntrack_events=1", error)
-            return
-        self._found = now
 
     def _restore_events(self) -> None:
-        if self._found is not None and sysctls.read(*_EVENTS) == "1":
-            try:
-                sysctls.write(self._found, *_EVENTS)
-            except SystemCallError as error:
-                LOG.error("pfsync: %s", error)
+        try:
+            self._settings.restore()
+        except SystemCallError as error:
+            LOG.error("pfsync: %s", error)
+
+
+def clean_left_behind(state_dir: Path) -> list[str]:
+    """Undo what a daemon that was killed did to synchronise states, unless another one does it now.
+
+    Say what that was, a line for each. Who goes on with it needs not begin with this. Raise SystemCallError.
+    """
+    try:
+        claim = Claim(PFSYNCD)
+    except CarpdError:
+        return []
+    with claim:
+        done = [f"restored net/{'/'.join(name)}" for name in SysctlJournal(state_dir / JOURNAL).restore()]
+        if defer.is_table_installed():
+            defer.remove_table()
+            done.append(f"removed the nftables table {defer.TABLE}")
+    return done

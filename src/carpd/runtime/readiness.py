@@ -20,6 +20,8 @@ T = TypeVar("T")
 NAMES_LIMIT = 8
 """Virtual hosts that the status line names of each state; the others are counted."""
 
+NOTHING_TO_DO = "no virtual host is configured"
+
 _PATIENCE_S = 1.0
 """How long a service manager that does not read holds us up."""
 
@@ -124,6 +126,8 @@ class Summary:
     def line(self) -> str:
         """MASTER of lan, wan; BACKUP of dmz; demoted by 32: pfsync bulk update"""
         hosts = list(self._hosts())
+        if not hosts:
+            return NOTHING_TO_DO
         by_state: dict[str, list[str]] = {"MASTER": [], "BACKUP": [], "INIT": []}
         for host in hosts:
             by_state[self._states.get(host.name, "INIT")].append(host.name)

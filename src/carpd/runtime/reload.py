@@ -10,6 +10,9 @@ time; or before, if peers prove that they refuse us because of it:
   soon be a second one.
 * Where [pfsync] was changed and peers had been heard: none is heard any more, and what comes is sealed by a secret that
   is not ours.
+
+What was taken back is still in the file; so is what is on trial when the daemon ends. Whoever starts with it is told
+that it was never confirmed, until it is, or the file is read again.
 """
 
 from __future__ import annotations
@@ -31,8 +34,10 @@ from carpd.control.server import Access, Command
 from carpd.effects import PeerLeftBehind
 from carpd.errors import CarpdError
 from carpd.runtime import configuration
+from carpd.runtime.background import in_background
 from carpd.runtime.logs import LOG
 from carpd.runtime.notices import Notices
+from carpd.runtime.unconfirmed_note import UnconfirmedNote
 from carpd.units import SECOND
 
 CONFIRM_LIMIT_S = 86400
@@ -102,7 +107,7 @@ class Outcome:
         """As JSON's own types."""
         return {
             "applied": self.applied,
-            "plan": [{"sign": c.sign.value, "text": c.text, "disruptive": c.disruptive} for c in self.plan],
+            "plan": [change.document() for change in self.plan],
             "problems": [*self.problems],
             "failures": [*self.failures],
             "confirm_s": self.confirm_s,
@@ -135,30 +140,47 @@ Wanted = Callable[[], Awaitable[tuple[Config, Sequence[str]]]]
 
 
 class Reloader:
-    """Changes one daemon. `read` reads its file again, as it was read at the start."""
+    """Changes one daemon. `read` reads its file again, while a configuration runs, as it was read at the start."""
 
-    def __init__(self, daemon: Daemon, read: Callable[[], Loaded]) -> None:
+    def __init__(self, daemon: Daemon, read: Callable[[Config], Loaded], note: UnconfirmedNote) -> None:
         self._daemon = daemon
         self._read = read
-        self._one_at_a_time = asyncio.Lock()
+        self.turn = asyncio.Lock()
+        """Who has it may change the configuration, or look at it while nobody does."""
         self._trial: _Trial | None = None
+        self._note = note
+        self.never_confirmed = False
+        """Whether the daemon has started with what `reload --confirm` tried, and nobody has said a word since."""
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self) -> None:
+        """The daemon starts with what is in the file."""
+        self.never_confirmed = self._note.is_about(self._daemon.config.tables)
+        if self.never_confirmed:
+            what = "this configuration was tried by reload --confirm, and never confirmed"
+            LOG.warning("%s: carpctl confirm, or mend and reload it", what)
+        else:
+            self._note.remove()
 
     async def plan(self) -> Outcome:
         """What `reload` would do. Raise BadConfigurationError, CarpdError."""
-        new, problems = usable(await asyncio.to_thread(self._read))
+        new, problems = usable(await in_background(self._read, self._daemon.config))
         return Outcome(plan(self._daemon.config, new), problems)
 
     async def reload(self, what: str = "reload", confirm_s: float | None = None) -> Outcome:
         """Read the file again, and go over to what it says, perhaps until it is not confirmed. Raise RefusedError."""
 
         async def read() -> tuple[Config, Sequence[str]]:
-            loaded = await asyncio.to_thread(self._read)
+            loaded = await in_background(self._read, self._daemon.config)
             configuration.log(loaded.problems)
             return usable(loaded)
 
-        async with self._one_at_a_time:
-            return await self._perform(what, "reading the configuration", read, confirm_s)
+        async with self.turn:
+            outcome = await self._perform(what, "reading the configuration", read, confirm_s)
+            self.never_confirmed = False
+            if self._trial is None:
+                self._note.remove()
+            return outcome
 
     async def apply(self, new: Config, what: str) -> Outcome:
         """Go over to this configuration, whatever the file says. `what` names it in the log. Raise RefusedError."""
@@ -166,20 +188,26 @@ class Reloader:
 
     async def go_over_to(self, wanted: Wanted, what: str) -> Outcome:
         """Likewise to what `wanted` says when it is its turn."""
-        async with self._one_at_a_time:
+        async with self.turn:
             return await self._perform(what, "changing the configuration", wanted)
 
     def confirm(self) -> None:
         """The last change is to stay. Raise RefusedError if nothing waits for that."""
-        if self._trial is None:
+        if self._trial is None and not self.never_confirmed:
             raise RefusedError("nothing waits for a confirmation: it was taken back, or confirmed before")
         self._end_trial()
+        self.never_confirmed = False
+        self._note.remove()
         self._daemon.notices.publish("reload", "reload: confirmed", phase="confirmed")
 
     @property
     def unconfirmed_s(self) -> float | None:
         """How many seconds are left to confirm the last change; None if it needs no confirmation."""
         return round(self._trial.left_s, 3) if self._trial else None
+
+    def status(self) -> dict[str, Any]:
+        """Its part of the status."""
+        return {"unconfirmed_s": self.unconfirmed_s, "never_confirmed": self.never_confirmed}
 
     def commands(self) -> dict[str, Command]:
         """What `carpctl` asks for."""
@@ -261,6 +289,8 @@ class Reloader:
             self._daemon.config = new  # the same, perhaps written in another way
         else:
             heard = confirm_s is not None and await self._sync_peers_may_refuse(before, new)
+            if confirm_s is not None:
+                self._note.write(new.tables)
             failures = await self._daemon.change(new)
             if confirm_s is not None:
                 self._begin_trial(before, confirm_s, watch_pfsync=heard)
@@ -304,7 +334,7 @@ class Reloader:
         self._start(self._go_back(trial, why))
 
     async def _go_back(self, trial: _Trial, why: str) -> None:
-        async with self._one_at_a_time:
+        async with self.turn:
             if self._trial is trial:
                 self._end_trial()
                 opening = f"{why}: taking the last change back, which is still in the file"

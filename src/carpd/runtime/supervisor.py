@@ -25,7 +25,7 @@ from carpd.effects import DemotionChanged, PeerLeftBehind, SharingChanged, State
 from carpd.errors import CarpdError
 from carpd.events import CarpState, Configure, ForceState, HostPrepared, SetDemotion, Shutdown
 from carpd.linux import privileges
-from carpd.runtime import configuration
+from carpd.runtime import configuration, pfsync_keeper
 from carpd.runtime.child_process import how_it_ended
 from carpd.runtime.claim import CARPD, Claim
 from carpd.runtime.commands import Commands
@@ -38,9 +38,10 @@ from carpd.runtime.logs import LOG, start_logging
 from carpd.runtime.metrics_server import MetricsServer
 from carpd.runtime.notices import Notices
 from carpd.runtime.pfsync_keeper import PfsyncKeeper
-from carpd.runtime.readiness import Readiness, ServiceManager, Summary
+from carpd.runtime.readiness import NOTHING_TO_DO, Readiness, ServiceManager, Summary
 from carpd.runtime.reload import Reloader
 from carpd.runtime.sync_supervisor import SyncSupervisor
+from carpd.runtime.unconfirmed_note import UnconfirmedNote
 from carpd.trace.recording import START
 
 SUCCESSORS_LIMIT_S, SUCCESSORS_LOOK_S = 0.5, 0.005
@@ -70,7 +71,7 @@ def run(config_file: Path, node: str | None, socket_path: Path, state_dir: Path,
         return 1
 
 
-def run_pfsync(config_file: Path, node: str | None, socket_path: Path) -> int:
+def run_pfsync(config_file: Path, node: str | None, socket_path: Path, state_dir: Path) -> int:
     """Run state synchronisation alone, likewise."""
     start_logging("pfsyncd")
     try:
@@ -78,8 +79,9 @@ def run_pfsync(config_file: Path, node: str | None, socket_path: Path) -> int:
         config = _read(file)
         if config is None:
             return 3
-        socket_path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        return asyncio.run(SyncSupervisor(config, file, socket_path).run())
+        for directory in (socket_path.parent, state_dir):
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return asyncio.run(SyncSupervisor(config, file, socket_path, state_dir).run())
     except (CarpdError, OSError) as error:
         LOG.error("%s", error)
         return 1
@@ -124,8 +126,9 @@ class Supervisor:
         self, config: Config, file: ConfigurationFile, socket_path: Path, state_dir: Path, recording: TextIO | None
     ) -> None:
         self.config = config
+        self._state_dir = state_dir
         self.notices = Notices()
-        self.reloader = Reloader(self, file.of(config.node).read)
+        self.reloader = Reloader(self, file.of(config.node).read_again, UnconfirmedNote(state_dir))
         self.summary = Summary(lambda: self.config.virtual_hosts)
         self.readiness = Readiness(ServiceManager.of_environment())
         for hear in (self.summary.hear, self.readiness.hear):
@@ -162,12 +165,15 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self.reloader.hang_up)
-        hosts = ", ".join(self._by_name)
-        LOG.info("carpd %s, node %s: virtual hosts %s", __version__, self.config.node, hosts)
+        hosts = f"virtual hosts {', '.join(self._by_name)}" if self._by_name else NOTHING_TO_DO
+        LOG.info("carpd %s, node %s: %s", __version__, self.config.node, hosts)
+        self.reloader.begin()
         reason = privileges.keep_capabilities_for_children()
         if reason:
             LOG.warning("%s", reason)
         self.interfaces.clean_left_behind()
+        for line in () if self.pfsync else pfsync_keeper.clean_left_behind(self._state_dir):
+            LOG.warning("left behind by a daemon that was killed: %s", line)
         try:
             await self._control.start()
             await self.metrics.configure(self.config.metrics)
@@ -261,7 +267,7 @@ class Supervisor:
 
     def _keeper(self, config: PfsyncConfig) -> PfsyncKeeper:
         """Raise CarpdError if somebody else synchronises states here."""
-        return PfsyncKeeper(config, self.demotions.demote_all, self.notices)
+        return PfsyncKeeper(config, self._state_dir, self.demotions.demote_all, self.notices)
 
     async def _change_pfsync(self, config: PfsyncConfig | None, added: PfsyncKeeper | None) -> None:
         if added:
@@ -356,7 +362,8 @@ class Supervisor:
             run = self._run
             try:
                 if run is not None:
-                    await run.process.status([], [])
+                    report, *_ = await run.process.status([], [])
+                    self.interfaces.look_at_gates(report.gates)
                     self.readiness.answers(self.summary.line())
                 silences = 0
             except TimeoutError:

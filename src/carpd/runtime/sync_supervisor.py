@@ -23,6 +23,7 @@ from carpd.runtime.notices import Notices
 from carpd.runtime.pfsync_keeper import PfsyncKeeper
 from carpd.runtime.readiness import Readiness, ServiceManager
 from carpd.runtime.reload import Reloader
+from carpd.runtime.unconfirmed_note import UnconfirmedNote
 
 WATCH_S = 1.0
 """Between two questions to the process."""
@@ -31,19 +32,20 @@ WATCH_S = 1.0
 class SyncSupervisor:
     """One node's pfsyncd, less the synchronisation."""
 
-    def __init__(self, config: Config, file: ConfigurationFile, socket_path: Path) -> None:
+    def __init__(self, config: Config, file: ConfigurationFile, socket_path: Path, state_dir: Path) -> None:
         """Raise CarpdError."""
         assert config.pfsync is not None, "the file is read for this"
         self.config = config
         self.notices = Notices()
         self._readiness = Readiness(ServiceManager.of_environment())
         self.notices.subscribe(self._readiness.hear)
-        self._reloader = Reloader(self, file.of(config.node).read)
+        self._reloader = Reloader(self, file.of(config.node).read_again, UnconfirmedNote(state_dir))
         self._hooks = Hooks(self.notices)
         self._hooks.configure(config.hooks, config.virtual_hosts)
-        self._keeper = PfsyncKeeper(config.pfsync, lambda reason, amount: None, self.notices)
+        self._keeper = PfsyncKeeper(config.pfsync, state_dir, lambda reason, amount: None, self.notices)
         commands = {
             "status": Command(Access.READ, self._status),
+            "names": Command(Access.READ, self._names),
             "hook_test": Command(Access.CHANGE, stream=self._hooks.test),
             **self._reloader.commands(),
         }
@@ -58,6 +60,7 @@ class SyncSupervisor:
             loop.add_signal_handler(number, finished.set)
         loop.add_signal_handler(signal.SIGHUP, self._reloader.hang_up)
         LOG.info("pfsyncd %s, node %s", __version__, self.config.node)
+        self._reloader.begin()
         try:
             await self._control.start()
             await self._metrics.configure(self.config.metrics)
@@ -84,11 +87,14 @@ class SyncSupervisor:
                 self._readiness.answers(bulk["reason"] if link["up"] else link["reason"])
             await asyncio.sleep(self._readiness.interval_s(WATCH_S))
 
+    async def _names(self, _request: dict[str, Any]) -> dict[str, Any]:
+        hooks = [hook.name for hook in self.config.hooks]
+        return {"virtual_hosts": [], "nodes": [], "groups": [], "hooks": hooks}
+
     async def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
         about = {"node": self.config.node, "version": __version__, "pid": os.getpid()}
         nothing: dict[str, Any] = {"virtual_hosts": [], "groups": [], "interfaces": []}
-        unconfirmed = {"unconfirmed_s": self._reloader.unconfirmed_s}
-        return about | nothing | unconfirmed | {"pfsync": await self._keeper.status()}
+        return about | nothing | self._reloader.status() | {"pfsync": await self._keeper.status()}
 
     # Changes of the configuration. Ref: runtime.reload.Daemon
 
