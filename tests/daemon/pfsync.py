@@ -132,15 +132,9 @@ class SyncNode(Carpd):
         **settings: Any,
     ) -> None:
         """With these settings in [pfsync], and other tables; `owner` is the user that `program` runs as."""
-        self._alone = not virtual_hosts
-        usual = (sys.executable, "-m", "carpd.cli.pfsyncd" if self._alone else "carpd.cli.carpd")
+        usual = (sys.executable, "-m", "carpd.cli.carpd" if virtual_hosts else "carpd.cli.pfsyncd")
         tables = (*virtual_hosts, pfsync(node, *secrets, **settings), *others)
         super().__init__(node, *tables, program=program or usual, owner=owner)
-
-    @property
-    def argv(self) -> list[str]:
-        argv = super().argv
-        return argv[: argv.index("--state-dir")] if self._alone else argv
 
     # What it says of synchronisation
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from carpd.lab.firewalls import SYNC_PEERS
@@ -10,6 +12,7 @@ from carpd.lab.topology import Lab
 from carpd.linux.conntrack_settings import table_count, table_limit
 from carpd.wire import conntrack
 from carpd.wire.conntrack import ConntrackEntry
+from tests.daemon.carpd import FAST, Carpd, virtual_host
 from tests.daemon.pfsync import (
     SECRET,
     Member,
@@ -68,17 +71,50 @@ def test_another_pfsyncd(node: Node) -> None:
 
 @pytest.mark.parametrize("found", [0, 2])
 def test_events_are_enabled(node: Node, found: int) -> None:
-    """As long as they are needed."""
+    """As long as they are needed; what a killed pfsyncd could not put back the next one does, or a carpd."""
     node.sysctl(netfilter__nf_conntrack_events=found)
 
     def setting() -> int:
         return int(node.run(("cat", "/proc/sys/net/netfilter/nf_conntrack_events")))
 
+    def kill() -> None:
+        daemon.process.signal_all(signal.SIGKILL)
+        daemon.process.wait()
+        assert setting() == 1
+
     daemon = SyncNode(node)
+    daemon.logs("pfsync: synchronising on eth3 (sealed)")
+    kill()
+    daemon.start()
     daemon.logs("pfsync: synchronising on eth3 (sealed)")
     assert setting() == 1
     assert daemon.stop() == 0
     assert setting() == found
+
+    daemon.start()
+    daemon.logs("pfsync: synchronising on eth3 (sealed)")
+    kill()
+    node.run(("nft", "add table inet carpd_defer"))  # as one leaves it that defers
+    successor = Carpd(node)
+    for line in ("restored net/netfilter/nf_conntrack_events", "removed the nftables table carpd_defer"):
+        successor.logs(f"WARNING: left behind by a daemon that was killed: {line}")
+    assert setting() == found
+    assert "carpd_defer" not in node.run(("nft", "list", "tables"))
+    assert successor.stop() == 0
+
+
+def test_a_carpd_leaves_a_pfsyncd_alone(node: Node) -> None:
+    """Which runs beside it, and has changed a setting."""
+    node.sysctl(netfilter__nf_conntrack_events=0)
+    daemon = SyncNode(node)
+    daemon.stop()
+    daemon.socket = node.directory / "pfsyncd.sock"
+    daemon.start()
+    daemon.logs("pfsync: synchronising on eth3 (sealed)")
+    beside = Carpd(node, virtual_host(interface="eth3", addresses=["10.0.0.99/24"], **FAST))
+    beside.becomes("MASTER")
+    assert node.run(("cat", "/proc/sys/net/netfilter/nf_conntrack_events")) == "1\n"
+    assert "left behind" not in beside.log()
 
 
 def test_the_interface_comes_later(lab: Lab) -> None:
@@ -87,7 +123,7 @@ def test_the_interface_comes_later(lab: Lab) -> None:
     node.run(("nft", "add table inet filter"))
     early = SyncNode(node)
     early.logs("WARNING: pfsync: eth3: no such interface")
-    assert early.pfsync()["link"] == {"up": False, "reason": "pfsync: eth3: no such interface"}
+    assert early.pfsync()["link"] == {"up": False, "reason": "eth3: no such interface"}
     insert(node, connections(0, 100))
 
     switch = lab.switch("sync")

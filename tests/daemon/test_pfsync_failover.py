@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,7 +17,6 @@ from carpd.lab.firewalls import CLIENT, SERVER, WAN_GATEWAYS, Firewall
 from carpd.lab.topology import Lab
 from carpd.lab.waiting import wait_until
 from carpd.pfsync.timeouts import DEFAULTS, HOLD, HOLD_THRESHOLD
-from carpd.units import SECOND
 from carpd.wire import conntrack
 from carpd.wire.conntrack import flow_key
 from tests.daemon.carpd import FAST, LIMIT_NS, SLOWER, virtual_host
@@ -44,8 +42,9 @@ KINDS: dict[str, Callable[..., Conversation]] = {
     "gre": gre,
     "unknown": unknown,
 }
-STANDBY_TIMEOUT_S = 2
-"""How long the second firewall keeps UDP, by itself."""
+STANDBY_TIMEOUT_S = 100
+"""How long the second firewall keeps UDP, by itself: as long as no kernel does by default, and longer than any test
+leaves a conversation idle."""
 
 
 class Edge(FirewallPair):
@@ -157,9 +156,7 @@ def timeouts(firewall: Firewall) -> dict[int, int]:
 
 def test_held_and_trimmed(edge: Edge, conversations: dict[str, Conversation]) -> None:
     """A standby holds what would expire; a new master trims that; and whoever was master holds what it had."""
-    expired = time.monotonic_ns() + (STANDBY_TIMEOUT_S + 1) * SECOND
-    while time.monotonic_ns() < expired:  # traffic that the standby does not hear of
-        conversations["udp IPv4"].talk()
+    conversations["udp IPv4"].talk()  # of which the standby hears nothing
     assert min(timeouts(edge.b).values()) > HOLD_THRESHOLD
     assert max(timeouts(edge.a).values()) < HOLD_THRESHOLD
 
@@ -173,8 +170,7 @@ def test_held_and_trimmed(edge: Edge, conversations: dict[str, Conversation]) ->
 
     wait_until(trimmed, LIMIT_NS, "normal timeouts", poll_s=LOOK_S)
     assert timeouts(edge.b)[conntrack.TCP] <= DEFAULTS["nf_conntrack_tcp_timeout_established"]
-    assert timeouts(edge.b)[conntrack.UDP] <= STANDBY_TIMEOUT_S
-    del conversations["udp IPv6"]  # it has been idle, and ends like any other
+    assert DEFAULTS["nf_conntrack_udp_timeout"] < timeouts(edge.b)[conntrack.UDP] <= STANDBY_TIMEOUT_S
     assert broken(conversations) == []
 
     edge.carpd_a.start()

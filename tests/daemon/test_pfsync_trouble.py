@@ -58,7 +58,7 @@ def test_the_link_is_lost(two: tuple[Member, Member]) -> None:
 
     a.node.ip("link set eth3 down")
     a.daemon.says(lambda status: not status["link"]["up"], "the link is lost")
-    assert a.daemon.pfsync()["link"]["reason"] == "pfsync: eth3: the interface is down"
+    assert a.daemon.pfsync()["link"]["reason"] == "eth3: the interface is down"
     turbulence(a.node, 2000)
     a.node.ip("link set eth3 up")
     recovered(a, b)

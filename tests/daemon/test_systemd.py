@@ -23,6 +23,8 @@ from tests.daemon.test_processes import election_of
 WATCHDOG_S = 0.2
 """Far below a second, so that many would come while it is proved that none comes."""
 
+SHARED = " ".join(ADDRESSES)
+
 
 class Manager:
     """The service manager of one node."""
@@ -95,6 +97,20 @@ def test_a_life(segment: Segment, manager: Manager) -> None:
     manager.read()
     assert manager.told[-1] == {"STOPPING": "1", "STATUS": ""}
     assert manager.said("WATCHDOG") == []
+
+
+def test_nothing_to_do(segment: Segment, manager: Manager) -> None:
+    """An empty file is good for a daemon that is ready, and alive; what it is to do comes and goes by reloads."""
+    nothing = "no virtual host is configured"
+    a = Carpd(segment["a"].node, program=manager.program("carpd.cli.carpd", watchdog=True))
+    manager.hears("READY", "1")
+    manager.hears("STATUS", nothing)
+    manager.waits(lambda: len(manager.said("WATCHDOG")) > 2, "life")
+    assert a.reload(virtual_host(addresses=ADDRESSES, **FAST)) == [f"+ virtual host lan (vhid 7 on eth1): {SHARED}"]
+    manager.hears("STATUS", "MASTER of lan")
+    assert a.reload("# all gone") == [f"- virtual host lan (vhid 7 on eth1): {SHARED}"]
+    manager.waits(lambda: manager.said("STATUS")[-1] == nothing, nothing)
+    assert a.stop() == 0
 
 
 def test_the_watchdog(segment: Segment, manager: Manager) -> None:

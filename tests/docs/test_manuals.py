@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from carpd.cli import carpctl, carpd, pfsyncd
-from carpd.cli.parser import subparsers
 from carpd.config import ifconfig
+from carpd.config.ifconfig_words import BEHIND_ADDRESS
 from carpd.runtime.ucarp.options import OPTIONS
 from tests.conftest import need
 from tests.docs.markdown import DOCUMENTS, ROOT
@@ -115,17 +115,9 @@ def _value(action: argparse.Action) -> str:
 
 
 def commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Of carpctl: "status", "hook test", ..."""
+    """Of carpctl."""
     for name in carpctl.COMMANDS:
-        yield from _below(name, carpctl.subcommand(name))
-
-
-def _below(name: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    below = {word: sub for action in parser._actions for word, sub in subparsers(action).items()}
-    if not below:
-        yield name, parser
-    for word, sub in below.items():
-        yield from _below(f"{name} {word}", sub)
+        yield name, carpctl.subcommand(name)
 
 
 HELP = {"-h", "--help"}
@@ -163,7 +155,7 @@ def test_words_of_ifconfig() -> None:
         {word for term in _TERM.findall(words) for word in re.findall(r"\*\*([\w-]+)\*\*", term)}
         for words in re.split(r"^Of (?:pfsync0|a group).*\n", part, flags=re.MULTILINE)
     )
-    assert of_carp == {*ifconfig._Carp("carp0", {}, "fw-a").known, *ifconfig._BEHIND_ADDRESS}
-    assert of_pfsync == {*ifconfig._Pfsync(ifconfig.PFSYNC, {}, "fw-a").known}
+    assert of_carp == {*ifconfig._Carp.vocabulary.known, *BEHIND_ADDRESS}
+    assert of_pfsync == {*ifconfig._Pfsync.vocabulary.known}
     for word in of_group:
         assert ifconfig.request(["-g", "carp", word], {}, "fw-a").orders, word

@@ -190,7 +190,7 @@ def kept(machine: Machine) -> tuple[set[str], str]:
 
 
 def test_installed_and_purged(package: Path, machine: Machine) -> None:
-    """Nothing starts by itself, or without a configuration. A purge leaves nothing."""
+    """Nothing starts by itself, or without a configuration; an empty one and words suffice. A purge leaves nothing."""
     before = kept(machine)
     install(machine, package)
     assert machine.run("carpctl", "--version") == f"carpctl {carpd.__version__}\n"
@@ -201,6 +201,14 @@ def test_installed_and_purged(package: Path, machine: Machine) -> None:
     machine.run("systemctl", "start", "carpd")
     assert property_of(machine, "ConditionResult") == "no"
     assert property_of(machine, "ActiveState") == "inactive"
+    configure(machine, "")
+    machine.run("sh", "-c", "chgrp carpd /etc/carpd/* && chmod 640 /etc/carpd/*")
+    do(machine, examples("Begin with nothing")[0])
+    becomes_master(machine, "carp0")
+    machine.run("systemctl", "restart", "carpd")
+    becomes_master(machine, "carp0")
+    assert machine.run("stat", "-c", "%A %U:%G", "/etc/carpd/carpd.toml") == "-rw-r----- root:carpd\n"
+    machine.run("systemctl", "stop", "carpd")
     (machine.root / "etc/carpd/carpd.toml").write_text("[carp.lan]\n")
     assert "/etc/carpd/carpd.toml:1: error: " in machine.run("carpd", "--check", "/etc/carpd/carpd.toml", status=3)
     machine.run("systemctl", "start", "carpd", status=1)
@@ -288,8 +296,9 @@ def test_without_carp(package: Path, machine: Machine) -> None:
     machine.run("systemctl", "start", "pfsyncd")
     expected = "requested, no peer has answered yet"
     wait_until(lambda: property_of(machine, "StatusText", "pfsyncd") == expected, LIMIT_NS, expected, poll_s=0.1)
-    machine.run("systemctl", "start", "carpd", status=1)
+    machine.run("systemctl", "start", "carpd")
     assert property_of(machine, "ActiveState", "pfsyncd") == "inactive"
+    assert property_of(machine, "StatusText") == "no virtual host is configured"
 
 
 def test_without_a_package(machine: Machine) -> None:
