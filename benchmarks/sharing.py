@@ -50,7 +50,7 @@ from carpd.lab.measure import ANSWER_NS, percentile
 from carpd.lab.nodes import CapturedFrame
 from carpd.lab.topology import Lab, Switch
 from carpd.lab.waiting import LabError, wait_until
-from carpd.linux import balance, ebpf
+from carpd.linux import balance_programs, ebpf
 from carpd.linux.balance import ShareGate
 from carpd.linux.ebpf import Assembler, Register
 from carpd.linux.packets import PacketSocket
@@ -117,7 +117,7 @@ def judged(effort: Effort) -> list[Judged]:
         packets = PacketSocket(_LO)
         gate = ShareGate(_LO, "bench", [_SHARED_MAC], (1, 2), [SECOND * 3600] * 2)
         value = ebpf.create_array("bench", 1024)
-        egress = ebpf.load("bench", balance._egress(value, (1, 2)))
+        egress = ebpf.load("bench", balance_programs.egress(value, (1, 2)))
         empty = ebpf.load("nothing", nothing.to_bytes())
         try:
             found = [
