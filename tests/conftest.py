@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
+from hypothesis import settings
 
 from carpd.lab import rootless
 from carpd.lab.topology import Lab
 from carpd.lab.waiting import LabError
+
+settings.register_profile("carpd", deadline=None)  # how fast a machine is tells nothing of us
+settings.load_profile("carpd")
 
 
 def leave_out(reason: str) -> NoReturn:

@@ -144,7 +144,7 @@ def assigned() -> st.SearchStrategy[str]:
 
 
 @given(text=mutated() | assigned())
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_nothing_in_a_file_raises(tmp_path: Path, text: str) -> None:
     for name in ("password", "pfsync.key"):
         (tmp_path / name).write_text("0123456789abcdef\n")
@@ -169,7 +169,7 @@ def paths(table: dict[str, object], above: tuple[str, ...] = ()) -> list[tuple[s
 
 
 @given(text=mutated() | assigned())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_every_key_has_its_line(text: str) -> None:
     try:
         document = tomllib.loads(text)

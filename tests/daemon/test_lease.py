@@ -50,7 +50,7 @@ class Scene:
         entry = f"lladdr {format_mac(self.a_host.mac)} dev eth1 nud permanent"
         client.ip(*(f"neigh replace {address} {entry}" for address in targets))
         self._probe = Probe(client, {address: address for address in targets}, interval_ns=interval_ns)
-        self._capture = client.capture("eth1")
+        self._capture = client.capture("eth1", outgoing=False)
         self.a_answers()
 
     def a_answers(self) -> None:
@@ -82,7 +82,7 @@ def _tables(advbase: int, a_advskew: int, b_advskew: int) -> Iterator[str]:
 
 def _packets(frames: Iterable[CapturedFrame]) -> Iterator[tuple[int, ReceivedPacket]]:
     for frame in frames:
-        if not frame.outgoing and (packet := decode_ip_frame(frame.frame)):
+        if packet := decode_ip_frame(frame.frame):
             yield frame.time_ns, packet
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from carpd.migration.formats import read_all
@@ -108,7 +108,6 @@ passwords = st.text(alphabet="aZ09+,.:/%@^_", max_size=8).map(lambda text: f"Top
 
 
 @pytest.mark.parametrize("name", FILES)
-@settings(deadline=None)
 @given(data=st.data(), password=passwords)
 def test_no_password_is_shown(name: str, data: st.DataObject, password: str) -> None:
     text = data.draw(changed_samples())

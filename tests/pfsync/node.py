@@ -43,7 +43,7 @@ from carpd.pfsync.state_sync import Settings
 from carpd.pfsync.timeouts import LinuxTimeouts
 from carpd.units import SECOND
 from carpd.wire import ctnetlink
-from carpd.wire.conntrack import CONFIRMED, TCP, UDP, ConntrackEntry, flow_key
+from carpd.wire.conntrack import ASSURED, CONFIRMED, SEEN_REPLY, TCP, UDP, ConntrackEntry, flow_key
 from carpd.wire.pfsync import v6
 from carpd.wire.pfsync.batches import AnyBatch
 from carpd.wire.pfsync.numbers import Dialect
@@ -199,6 +199,8 @@ class Node:
                     self.table[key] = entry._replace(id=self._numbers)
             elif known is None:
                 refused.append(Refused(key, entry, errno.ENOENT, "there is none"))
+            elif known.status & ~entry.status & (SEEN_REPLY | ASSURED):
+                refused.append(Refused(key, entry, errno.EBUSY, "it has seen more"))
             else:
                 if entry.state is not None:
                     known = known._replace(

@@ -350,7 +350,7 @@ def test_answers_in_the_wrong_order() -> None:
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_changed_bit(data: st.DataObject) -> None:
     segment = _ACQUAINTED
     datagram = data_of(segment, "a")
@@ -365,7 +365,7 @@ def test_a_changed_bit(data: st.DataObject) -> None:
 
 
 @given(st.integers(0, 60), st.binary(max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_another_end(cut: int, end: bytes) -> None:
     segment = _ACQUAINTED
     datagram = data_of(segment, "a")

@@ -91,7 +91,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.integers(0, len(data)))]) if draw(st.booleans()) else bytes(data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.binary(max_size=200) | mutated(), max_size=12), st.booleans())
 def test_any_bytes(payloads: list[bytes], carrying: bool) -> None:
     host = Host(b"cccc", carrying=carrying)
@@ -104,7 +104,7 @@ def test_any_bytes(payloads: list[bytes], carrying: bool) -> None:
     assert set(host.engine.sync.table.records) == set(host.table)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from(SAID), max_size=30), st.booleans())
 def test_any_order(payloads: list[bytes], carrying: bool) -> None:
     """Packets that were said, in any order and number: no state is made that was not."""
@@ -113,7 +113,7 @@ def test_any_order(payloads: list[bytes], carrying: bool) -> None:
     assert set(host.engine.sync.table.records) <= KEYS
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.binary(max_size=300), max_size=20))
 def test_noise_makes_no_states(payloads: list[bytes]) -> None:
     host = Host(b"cccc", carrying=False)

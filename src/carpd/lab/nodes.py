@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ _INIT = ("sh", "-c", 'read end; kill -9 -1; rm -rf "$0"')
 _ETH_P_ALL = 3
 _SO_RCVBUFFORCE = 33
 _SO_TIMESTAMPNS = 35
+_SOL_PACKET = 263
+_PACKET_IGNORE_OUTGOING = 23
 _PACKET_OUTGOING = 4
 _CAPTURE_BUFFER = 64 << 20
 _LOG_TAIL = 2000  # characters of a log in an error message
@@ -85,16 +88,17 @@ class CapturedFrame(NamedTuple):
 
 
 class Capture:
-    """Every frame that an interface of a node sends or receives, from now on."""
+    """The frames that an interface of a node sends or receives, from now on."""
 
     def __init__(self, packets: socket.socket) -> None:
         self._packets = packets
 
     def frames(self) -> list[CapturedFrame]:
-        """The frames that came since the last call."""
-        frames = []
+        """The frames that came since the last call, until this one: others may come faster than they are read."""
+        frames: list[CapturedFrame] = []
+        now = time.time_ns()
         with contextlib.suppress(BlockingIOError):
-            while True:
+            while not frames or frames[-1].time_ns < now:
                 frame, ancillary, _, address = self._packets.recvmsg(65536, 64)
                 stamp = ancillary[0][2]  # the one option that was asked for: struct timespec
                 seconds, nanoseconds = (int.from_bytes(stamp[i : i + 8], "little") for i in (0, 8))
@@ -198,14 +202,18 @@ class Node:
             for name, value in values.items():
                 Path("/proc/sys/net", *name.split("__")).write_text(str(value))
 
-    def capture(self, interface: str) -> Capture:
-        """See every frame of an interface from now on, 64 MiB at most between two readings."""
+    def capture(self, interface: str, *, outgoing: bool = True) -> Capture:
+        """See every frame of an interface from now on, 64 MiB at most between two readings.
+
+        Without `outgoing` only those that it receives.
+        """
         with self.inside():
             packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         packets.setblocking(False)
         with contextlib.suppress(PermissionError):  # in a user namespace the default has to do
             packets.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _CAPTURE_BUFFER)
         packets.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        packets.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, not outgoing)
         packets.bind((interface, 0))
         return Capture(packets)
 

@@ -215,7 +215,8 @@ class KeySet:
     def replace(self, keys: Collection[bytes]) -> None:
         """Have these keys, and no others; those that stay are there all the time. Raise SystemCallError."""
         wanted = frozenset(keys)
-        for command, changed in ((_MAP_UPDATE_ELEM, wanted - self._keys), (_MAP_DELETE_ELEM, self._keys - wanted)):
+        # There may be no room for the new ones before the others have gone.
+        for command, changed in ((_MAP_DELETE_ELEM, self._keys - wanted), (_MAP_UPDATE_ELEM, wanted - self._keys)):
             for each in changed:
                 key, value = ctypes.create_string_buffer(each, len(each)), ctypes.create_string_buffer(1)
                 place = ctypes.addressof(value) if command == _MAP_UPDATE_ELEM else 0

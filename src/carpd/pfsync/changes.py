@@ -39,6 +39,10 @@ class KernelChanges:
             self._updates.pop(key, None)
             self._deletes[key] = None
 
+    def concern(self, key: bytes) -> bool:
+        """Whether something is still to be done about a flow."""
+        return key in self._updates or key in self._inserts or key in self._deletes
+
     def expect(self, expectations: Iterable[Expectation]) -> None:
         """Their masters are there, or are about to be inserted."""
         self._expectations += expectations

@@ -153,7 +153,7 @@ class SyncEngine:
         self._more = event.more
         if event.lost:
             self.counters.overflows += 1
-            self._overflowed = True
+            self._overflowed = self.sync.missed = True
         if self._overflowed and not event.more:
             # Behind all events that had still room: what they tell is older than what is read now.
             self._overflowed = False
@@ -185,6 +185,8 @@ class SyncEngine:
                     self.sync.outbox.full(identity, entry)
         self._effects += self._walk.pass_by(known, self._timeouts)
         if event.last:
+            if Errand.COMPARE in errands and not self._walk.wants(Errand.COMPARE):
+                self.sync.missed = self._overflowed
             for key in self._walk.end():
                 self.sync.to_fetch[Purpose.MISSED][key] = None
             if Errand.BULK in errands:
@@ -237,12 +239,13 @@ class SyncEngine:
         What is looked up is known at once, and said first: a digest and the end of a bulk update cover it.
         """
         self._choose_changes()
-        self._effects += self.sync.changes.take()
-        fetches = [FetchEntries(tuple(keys), purpose) for purpose, keys in self.sync.to_fetch.items() if keys]
-        self._effects += fetches
-        self._fetching += len(fetches)
-        for fetch in fetches:
-            self.sync.to_fetch[fetch.purpose] = {}
+        if not self._fetching:  # else what is being looked up would be older than a change
+            self._effects += self.sync.changes.take()
+            fetches = [FetchEntries(tuple(keys), purpose) for purpose, keys in self.sync.to_fetch.items() if keys]
+            self._effects += fetches
+            self._fetching = len(fetches)
+            for fetch in fetches:
+                self.sync.to_fetch[fetch.purpose] = {}
         self._begin_walk(now)
         if not self._fetching:  # what came is not done yet: it must not be acknowledged
             packets = self._exchange.packets(now, more=self._more)

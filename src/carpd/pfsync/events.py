@@ -20,6 +20,8 @@ class Purpose(enum.Enum):
 
     TELL = "tell"
     """To tell the peers all about it."""
+    ANSWER = "answer"
+    """A peer asks for it, and another one that carries traffic hears that, too: to tell all about it if we carry it."""
     ANNOUNCE = "announce"
     """It changed, and we did not know it: it is to be announced as new."""
     VERIFY = "verify"

@@ -16,6 +16,7 @@ from carpd.pfsync.bulk import BulkUpdate
 from carpd.pfsync.counters import PfsyncCounters
 from carpd.pfsync.deferral import Insertions
 from carpd.pfsync.effects import BulkUpdateChanged, PeerAppeared, PeerLost
+from carpd.pfsync.events import Purpose
 from carpd.pfsync.halves import Halves
 from carpd.pfsync.ordinary import OrdinaryWriter
 from carpd.pfsync.outbox import Outbox
@@ -331,14 +332,28 @@ class Exchange:
         wanted = [identity for identity in identities if identity != BULK_REQUEST]
         if len(wanted) < len(identities):
             self.bulk_wanted.add(self.peers.at(self._source))
-        self._answer(wanted, ended=self._sync.carrying and self.settings.extensions)
+        purpose = Purpose.ANSWER if self._others_know_better() else Purpose.TELL
+        self._answer(wanted, ended=self._sync.carrying and self.settings.extensions, purpose=purpose)
 
-    def _answer(self, identities: Sequence[bytes], *, ended: bool) -> None:
+    def _others_know_better(self) -> bool:
+        """Of what we only hold, when a peer asks: one that carries traffic hears that, too. Of several of these the one
+        with the smallest creator id speaks for what none of them carries.
+        """
+        ours = self.settings.creator_id
+        return any(
+            peer.carrying
+            and not peer.silent
+            and peer.source != self._source
+            and (not self._sync.carrying or peer.creator_id < ours)
+            for peer in self.peers
+        )
+
+    def _answer(self, identities: Sequence[bytes], *, ended: bool, purpose: Purpose = Purpose.TELL) -> None:
         """Tell of these states, as many as may be told in this second."""
         answered = identities[: self._answers_left]
         self._counters.throttled += len(identities) - len(answered)
         self._answers_left -= len(answered)
-        self._sync.tell(answered, ended=ended)
+        self._sync.tell(answered, ended=ended, purpose=purpose)
 
     def _bulk_status(self, now: int, peer: Peer | None, messages: Sequence[BulkStatus]) -> None:
         for creator_id, _, status in messages[:1]:

@@ -85,6 +85,8 @@ class StateSync:
         """Whether the peers are told of flows that begin here."""
         self.settled = False
         """Whether the peers need not be waited for: whatever flow older than us they don't know can be announced."""
+        self.missed = False
+        """Whether our kernel told of changes that we did not hear, and its table is not compared yet."""
         self.complete = False
         """Whether a peer has told us all states: what we hold beyond them has ended."""
         self._creator_id = settings.creator_id
@@ -140,7 +142,7 @@ class StateSync:
         """An entry that was found in the kernel's table: as it is now, whatever events there are still to be heard."""
         data = self.table.records.get(key)
         record = unpack_record(data) if data is not None else None
-        if record is not None and self.carrying and record.number not in (0, ABSENT, entry.id):
+        if record is not None and self.carrying and _is_unheard_of(record, entry):
             self.table.remove(key)  # the flow has ended and begun again, and we have not heard of it
             self.outbox.delete(record.identity)
             self.announce(key, entry)
@@ -155,9 +157,9 @@ class StateSync:
     def _changed(self, key: bytes, record: Record, entry: ConntrackEntry) -> None:
         merged = merge(record.levels, levels(entry))
         labels = record.labels if entry.labels is None else _sum(entry.labels)
+        tagged = (entry.mark, labels) != (record.mark, record.labels)
         more = (
-            entry.mark != record.mark
-            or labels != record.labels
+            tagged
             or entry.original_adjustment is not None
             or entry.reply_adjustment is not None
             or entry.protocol == SCTP
@@ -167,8 +169,9 @@ class StateSync:
                 self.table.renumber(key, pack_record(*record[:4], entry.id))
             return
         self.table.put(key, pack_record(record.identity, merged, entry.mark, labels, entry.id))
-        if entry.state is None and entry.protocol in _STATEFUL:
-            self.to_fetch[Purpose.TELL][key] = None  # the event does not tell enough of it
+        if tagged or (entry.state is None and entry.protocol in _STATEFUL):
+            # The event may be older than a mark that we have set for a peer; or it does not tell enough of it.
+            self.to_fetch[Purpose.TELL][key] = None
         elif more:
             self.outbox.full(record.identity, entry)
         else:
@@ -345,12 +348,16 @@ class StateSync:
     def _update(self, key: bytes, record: Record, entry: ConntrackEntry) -> None:
         if record.number == ABSENT:
             return
-        if self.carrying and record.number and entry.protocol == TCP:
-            self.to_fetch[Purpose.CORRECT][key] = None
-            self._progress[key] = joined(self._progress[key], entry) if key in self._progress else entry
+        if self.carrying and (record.number or self.missed) and entry.protocol == TCP:
+            self._join_later(key, entry)
             return
         self._counters.updated += 1
         self.changes.update(key, entry)
+
+    def _join_later(self, key: bytes, entry: ConntrackEntry) -> None:
+        """What a peer tells of a flow of which our kernel may know more: that is looked at first."""
+        self.to_fetch[Purpose.CORRECT][key] = None
+        self._progress[key] = joined(self._progress[key], entry) if key in self._progress else entry
 
     def _stale(self, key: bytes) -> None:
         """The peer is behind: it gets to know our view."""
@@ -386,12 +393,12 @@ class StateSync:
             if number in (0, ABSENT):  # else our kernel has seen the flow itself, and knows
                 self._end(key, identity, in_kernel=number != ABSENT)
 
-    def tell(self, identities: Iterable[bytes], *, ended: bool) -> None:
+    def tell(self, identities: Iterable[bytes], *, ended: bool, purpose: Purpose = Purpose.TELL) -> None:
         """A peer wants to know these states. With `ended` it is told that those which we don't know have ended."""
         for identity in identities:
             key = self.table.key_of(identity)
             if key is not None:
-                self.to_fetch[Purpose.TELL][key] = None
+                self.to_fetch[purpose][key] = None
             elif ended:
                 self.outbox.delete(identity)
             else:
@@ -406,6 +413,7 @@ class StateSync:
         """What the kernel has at these keys."""
         handle = {
             Purpose.TELL: self._tell,
+            Purpose.ANSWER: self._answer,
             Purpose.ANNOUNCE: self._announce_found,
             Purpose.VERIFY: self._verify,
             Purpose.COMPARE: self._compare,
@@ -419,21 +427,32 @@ class StateSync:
             self._wanted.clear()
 
     def _tell(self, key: bytes, record: Record | None, entry: ConntrackEntry | None) -> None:
+        if record is not None and (key in self._wanted or self.changes.concern(key)):
+            self.to_fetch[Purpose.TELL][key] = None  # it was looked up before that is done
+            return
         expected = self._expected.pop(key, ())
-        if record is None:
+        if record is None or _is_unheard_of(record, entry):
             return
         if entry is not None:
+            if (entry.mark, _sum(entry.labels)) != (record.mark, record.labels):
+                data = pack_record(record.identity, record.levels, entry.mark, _sum(entry.labels), record.number)
+                self.table.put(key, data)
             entry = self._correct(key, record, entry, entry)
             self.outbox.full(record.identity, entry, tuple(map(expectations.encode, expected)))
         else:
             self._missed(key, record, None)
 
+    def _answer(self, key: bytes, record: Record | None, entry: ConntrackEntry | None) -> None:
+        """What we only hold we may know from before it changed or ended: two who hold it would tell each other so."""
+        if entry is None or is_carried(entry):
+            self._tell(key, record, entry)
+
     def _catch_up(self, key: bytes, record: Record | None, entry: ConntrackEntry | None) -> None:
         told = self._progress.pop(key)
-        if record is None or entry is None:
+        if record is None or entry is None or _is_unheard_of(record, entry):
             return
         now = self._correct(key, record, entry, joined(entry, told))
-        if now is entry and not entry.original_flags & entry.reply_flags & LIBERAL:
+        if now is entry and entry.protocol == TCP and not entry.original_flags & entry.reply_flags & LIBERAL:
             self.changes.loosen(key)  # what is updated is loosened by that
         if told.mark is not None and (told.mark, told.labels) != (entry.mark, entry.labels):
             self.changes.update(key, now._replace(timeout=None, mark=told.mark, labels=told.labels))
@@ -498,14 +517,17 @@ class StateSync:
             self.table.remove(key)
         elif entry[5:9] == wanted[5:9] and not _is_outlived(entry, wanted):
             merged = merge(record.levels, levels(entry))
-            self.table.put(key, pack_record(record.identity, merged, *record[2:4], entry.id))
-            if (entry.mark, entry.labels) != (wanted.mark, wanted.labels):
+            labels = wanted.labels or entry.labels  # they can't be taken from an entry again
+            self.table.put(key, pack_record(record.identity, merged, wanted.mark or 0, _sum(labels), entry.id))
+            if (entry.mark, entry.labels) != (wanted.mark, labels):
                 state = None if entry.protocol == TCP else wanted.state
                 self.changes.update(
                     key, wanted._replace(timeout=None, status=wanted.status | entry.status, state=state)
                 )
             self._correct(key, record._replace(levels=merged), entry, wanted)
-            if merged != record.levels:
+            if labels != wanted.labels:
+                self.outbox.full(record.identity, entry._replace(mark=wanted.mark))
+            elif merged != record.levels:
                 self.outbox.update(record.identity, entry)
         elif entry[5:9] != wanted[5:9] and is_carried(entry):
             self._counters.conflicts += 1
@@ -520,6 +542,9 @@ class StateSync:
         for key, entry, number, reason in refusals:
             if number == errno.ENOENT and change is not Change.INSERT:
                 continue  # it ended a moment ago: we are about to hear of it
+            if change is Change.UPDATE and number == errno.EBUSY and entry is not None:
+                self._join_later(key, entry)  # it has got further a moment ago
+                continue
             if change is Change.INSERT and entry is not None:
                 if number == errno.EEXIST and key not in self._wanted:
                     self._wanted[key] = entry
@@ -531,6 +556,11 @@ class StateSync:
                     continue
                 self.table.remove(key)
             self._counters.refused[f"{change.value}: {reason}"] += 1
+
+
+def _is_unheard_of(record: Record, entry: ConntrackEntry | None) -> bool:
+    """Whether our kernel has the next connection of a flow already, and we are about to hear of its beginning."""
+    return entry is not None and record.number not in (0, ABSENT, entry.id)
 
 
 def _is_another(entry: ConntrackEntry, known: int) -> bool:

@@ -46,6 +46,10 @@ class Walk:
     def want(self, errand: Errand) -> None:
         self._wanted.add(errand)
 
+    def wants(self, errand: Errand) -> bool:
+        """Whether the next walk is for this."""
+        return errand in self._wanted
+
     def drop(self, errand: Errand) -> None:
         """It is not wanted any more, nor is the rest of it."""
         self._wanted.discard(errand)
