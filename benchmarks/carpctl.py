@@ -64,7 +64,7 @@ def measure() -> dict[str, list[Run]]:
             "carpctl status": (CARPCTL, "status", *asking),
             "carpctl status --json": (CARPCTL, "status", "--json", *asking),
             "carpctl is-master lan": (CARPCTL, "is-master", "lan", *asking),
-            "carpctl names": (CARPCTL, "names", *asking),
+            "carpctl names": (CARPCTL, "names", "hosts", *asking),
         }
         runs: dict[str, list[Run]] = {name: [] for name in commands}
         for _ in range(RUNS):
