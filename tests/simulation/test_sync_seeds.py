@@ -11,7 +11,7 @@ import pytest
 
 from carpd.simulation.sync import scenario
 
-SEEDS = [*range(40), *([int(os.environ["CARPD_SEED"])] if "CARPD_SEED" in os.environ else [])]
+SEEDS = [*range(30), *([int(os.environ["CARPD_SEED"])] if "CARPD_SEED" in os.environ else [])]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
