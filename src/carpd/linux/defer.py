@@ -6,14 +6,13 @@ what is marked to a TAP device of ours instead, and takes our mark off everythin
 tcx) the programs go with this process; the programs take nothing later than the time that they were told, and nothing
 while too many frames wait to be received. So whoever is killed, hangs or has too much to do does not stop the traffic.
 
-Ref: Linux Documentation/networking/tuntap.rst; include/uapi/linux/bpf.h; nft(8).
+Ref: Linux include/uapi/linux/bpf.h; nft(8).
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import select
 import socket
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from carpd.errors import SystemCallError
-from carpd.linux import ebpf, links, nft, sysctls
+from carpd.linux import ebpf, links, nft, tap
 from carpd.linux.ebpf import Assembler, Comparison, Operation, Register, Width
 from carpd.linux.links import Link
 from carpd.linux.netlink import NetlinkSocket
@@ -64,16 +63,6 @@ _BEHIND_EVERYBODY = 2**31 - 2
 """The last priority in postrouting before connections are confirmed. Ref: Linux, NF_IP_PRI_CONNTRACK_CONFIRM."""
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 = Register
 
-_TUN = "/dev/net/tun"
-_IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
-# The direction of data is in other bits on some machines.
-_WRITE = 0x80040000 if os.uname().machine.startswith(("mips", "ppc", "sparc")) else 0x40040000
-_TUNSETIFF, _TUNSETCARRIER = _WRITE | 0x54CA, _WRITE | 0x54E2
-_SIOCSIFMTU = 0x8922
-_INTERFACE_FLAGS = struct.Struct("@16sH22x")  # struct ifreq
-_INTERFACE_NUMBER = struct.Struct("@16si20x")
-_MTU = 65_521
-"""The largest of a TAP device, and no smaller than anybody's."""
 _FRAME_LIMIT = 65_536
 
 _ETHER_MAC = 6
@@ -177,7 +166,7 @@ class DeferredPackets:
             self._readable = select.epoll()  # stays, when the device must be replaced
             undo.callback(self._readable.close)
             # When a process is killed, what has the highest descriptor is closed first: programs go before the device.
-            self._device = _open_tun()
+            self._device = tap.open_tun()
             undo.callback(os.close, self._device)
             size = ctypes.sizeof(_Shared)
             value = ebpf.create_array("carpd_defer", size)
@@ -222,22 +211,22 @@ class DeferredPackets:
         device = links.find_link(DEVICE)
         if device is None or device.index != self._device_index:
             # The other one goes, if it is still somewhere. The descriptor stays the same: see __init__.
-            fd = _open_tun()
+            fd = tap.open_tun()
             os.dup2(fd, self._device, inheritable=False)
             os.close(fd)
             self._make_device()
             return f"somebody deleted {DEVICE}: made it again"
         if not device.enabled:
-            _set_up(self._device, device.index)
+            tap.set_up(self._device, DEVICE, device.index)
             self._ready = True
             return f"somebody set {DEVICE} down: set it up again"
         if not device.up:  # a moment from now it is, and that is a change of an interface
-            _set_up(self._device, device.index)
+            tap.set_up(self._device, DEVICE, device.index)
         self._ready = device.up
         return ""
 
     def _make_device(self) -> None:
-        self._device_index = self._shared.device = _make_device(self._device)
+        self._device_index = self._shared.device = tap.make_device(self._device, DEVICE)
         self._readable.register(self._device, select.EPOLLIN)
         self._note_received(self._shared.taken)
         self._ready = True
@@ -433,44 +422,6 @@ def remove_table() -> None:
 def _missing(names: Iterable[str], found: Mapping[int, Link]) -> list[str]:
     there = {link.name for link in found.values()}
     return [name for name in names if name not in there]
-
-
-def _open_tun() -> int:
-    """A descriptor that is no device yet. Raise SystemCallError."""
-    try:
-        return os.open(_TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise SystemCallError(f"open {_TUN}", error.errno or 0, str(error.strerror)) from error
-
-
-def _make_device(fd: int) -> int:
-    """Make it our TAP device, up and without any traffic of its own: its index. Raise SystemCallError.
-
-    It has no offloads, so that frames come whole, with their checksums.
-    """
-    tried = f"create the TAP device {DEVICE}"
-    try:
-        fcntl.ioctl(fd, _TUNSETIFF, _INTERFACE_FLAGS.pack(DEVICE.encode(), _IFF_TAP | _IFF_NO_PI))
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-            fcntl.ioctl(any_socket, _SIOCSIFMTU, _INTERFACE_NUMBER.pack(DEVICE.encode(), _MTU))
-    except OSError as error:
-        raise SystemCallError(tried, error.errno or 0, error.strerror or str(error)) from error
-    if sysctls.read("ipv6", "conf", DEVICE, "disable_ipv6") == "0":
-        sysctls.write("1", "ipv6", "conf", DEVICE, "disable_ipv6")
-    link = links.find_link(DEVICE)
-    if link is None:
-        raise SystemCallError(tried, errno.ENODEV, "somebody deleted it at once")
-    _set_up(fd, link.index)
-    return link.index
-
-
-def _set_up(fd: int, index: int) -> None:
-    """Set the TAP device up, with its carrier, which can be taken, too. Raise SystemCallError."""
-    links.set_up(index)
-    try:
-        fcntl.ioctl(fd, _TUNSETCARRIER, struct.pack("i", 1))
-    except OSError as error:
-        raise SystemCallError(f"set {DEVICE} up", error.errno or 0, str(error.strerror)) from error
 
 
 def _open_sender(link: Link) -> socket.socket:
